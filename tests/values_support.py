@@ -1,0 +1,129 @@
+"""Hypothesis strategies for the public values, and how two errors are compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from vllm_http import (
+    AdapterClosed,
+    CapacityExceeded,
+    Choice,
+    Completion,
+    End,
+    EngineUnavailable,
+    Error,
+    InvalidRequest,
+    Metrics,
+    Started,
+    StreamingError,
+    Timeout,
+    Token,
+    Unknown,
+    WorkerError,
+)
+
+
+PLAIN_ERRORS: tuple[type[WorkerError], ...] = (
+    EngineUnavailable,
+    InvalidRequest,
+    CapacityExceeded,
+    StreamingError,
+    AdapterClosed,
+    Unknown,
+)
+PHASES = ("queued", "connect", "first_token", "stall", "deadline")
+ENVELOPE = ("code", "message", "retriable", "retry_after_ms", "status", "job_id", "partial")
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+names = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
+counts = st.integers(0, 2**40)
+millis = st.floats(0, 1e9, allow_nan=False)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e9, 1e9) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+
+metrics = st.builds(
+    Metrics,
+    tokens_generated=counts,
+    tokens_in=st.none() | counts,
+    cached_tokens=st.none() | counts,
+    usage_source=st.sampled_from(["engine", "client"]),
+    latency_first_token_ms=st.none() | millis,
+    decode_time_ms=st.none() | millis,
+    queue_time_ms=st.none() | millis,
+    total_time_ms=st.none() | millis,
+    attempts=st.integers(0, 9),
+)
+token_ids = st.none() | st.lists(st.integers(0, 2**20), max_size=4)
+choices = st.builds(
+    Choice,
+    index=st.integers(0, 99),
+    finish_reason=st.none() | names,
+    stop_reason=st.none() | st.integers(0, 2**20) | text,
+    text=text,
+    token_ids=token_ids,
+)
+
+
+def errors(partial: st.SearchStrategy[Completion | None]) -> st.SearchStrategy[WorkerError]:
+    """Errors of every class with every attribute."""
+    details: dict[str, st.SearchStrategy[Any]] = {
+        "message": text,
+        "code": st.none() | names,
+        "retriable": st.none() | st.booleans(),
+        "retry_after_ms": st.none() | counts,
+        "status": st.none() | st.integers(100, 999),
+        "job_id": st.none() | names,
+        "partial": partial,
+    }
+    plain = [st.builds(kind, **details) for kind in PLAIN_ERRORS]
+    return st.one_of(*plain, st.builds(Timeout, phase=st.sampled_from(PHASES), **details))
+
+
+def completions(
+    error: st.SearchStrategy[WorkerError | None],
+) -> st.SearchStrategy[Completion]:
+    """Completions of every shape."""
+    return st.builds(
+        Completion,
+        job_id=st.none() | names,
+        text=text,
+        finish_reason=st.none() | names,
+        stop_reason=st.none() | st.integers(0, 2**20) | text,
+        token_ids=token_ids,
+        metrics=st.none() | metrics,
+        choices=st.lists(choices, max_size=3),
+        error=error,
+    )
+
+
+started = st.builds(Started, job_id=names, engine_version=text, request_id=names)
+tokens = st.builds(
+    Token,
+    text=text,
+    index=counts,
+    choice=st.integers(0, 99),
+    token_ids=token_ids,
+    logprobs=st.none() | st.dictionaries(text, json_values, max_size=3),
+)
+ends = st.builds(
+    End,
+    metrics=metrics,
+    finish_reason=names,
+    stop_reason=st.none() | st.integers(0, 2**20) | text,
+    request_id=st.none() | names,
+    choices=st.lists(choices, max_size=3),
+)
+failures = st.builds(Error, error=errors(st.none() | completions(st.none())))
+
+
+def facts(error: WorkerError | None) -> dict[str, Any]:
+    """All that an error says, so that two of them can be compared."""
+    if error is None:
+        return {}
+    said = {name: getattr(error, name) for name in ENVELOPE}
+    return {"class": type(error), "phase": getattr(error, "phase", None), **said}

@@ -1,0 +1,205 @@
+"""Start a real vLLM on 127.0.0.1, ask it plain questions, and end it with all its children."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .recipe import Installation
+
+
+MODEL = "smollm2"
+CONTEXT = 2048  # tokens: the model could do 8192
+FLAGS = ["--served-model-name", MODEL, "--max-model-len", str(CONTEXT), "--max-num-seqs", "16"]
+# Compiling takes two minutes more at every start, for a tenth more speed.
+FLAGS += ["--enforce-eager"]
+
+SETTINGS = {
+    # No look-ups, no telemetry.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB: room for 46,592 tokens
+    # Else the first request for logprobs stops the engine for 17 s: it compiles a small function.
+    "TORCHDYNAMO_DISABLE": "1",
+}
+
+START = 300.0  # seconds; 30 on a quiet machine, and it is a busy one that needs the patience
+GRACE = 10.0  # seconds from SIGTERM to SIGKILL; an idle server takes 3
+LINGER = 5.0  # seconds that its children may then take to end by themselves
+
+
+class ServerError(Exception):
+    """The server cannot start or did not; the message has the last lines of its log, if kept."""
+
+
+class Server:
+    """A vLLM server and its process group: `serving` says what the arguments are."""
+
+    def __init__(
+        self,
+        installation: Installation,
+        port: int,
+        flags: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+        # -I keeps our PYTHON* variables and the current folder out of it.
+        command = [str(installation.venv / "bin" / name) for name in ("python", "vllm")]
+        command[1:1] = ["-I"]
+        command += ["serve", str(installation.model), "--host", "127.0.0.1", "--port", str(port)]
+        with contextlib.ExitStack() as stack:
+            output = stack.enter_context(log.open("wb")) if log else None
+            self.process = subprocess.Popen(
+                [*command, *FLAGS, *flags],
+                env={**os.environ, **SETTINGS},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output and subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Return when /health says 200: until then vLLM refuses every connection.
+
+        Raises:
+            ServerError: It died, or is not ready after five minutes.
+        """
+        give_up = time.monotonic() + START
+        while time.monotonic() < give_up:
+            with contextlib.suppress(OSError):
+                if self.ask("GET", "/health")[0] == 200:
+                    return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(timeout=0.5)
+                raise ServerError(f"vLLM exited with code {code} before it was ready{self.tail()}")
+        raise ServerError(f"vLLM is not ready after {START:.0f} s{self.tail()}")
+
+    def tail(self) -> str:
+        """Return the last lines of the log, each on a line of its own."""
+        return "".join(f"\n  {line}" for line in self.log_lines()[-25:])
+
+    def log_lines(self) -> list[str]:
+        """Return the log so far; none where the output is not kept."""
+        return self._log.read_text(errors="replace").splitlines() if self._log else []
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """Send one plain request and return the status and the body of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            headers = {"Content-Type": "application/json"}
+            connection.request(method, path, body and json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def answer(self, body: dict[str, Any], path: str = "/v1/completions") -> dict[str, Any]:
+        """Return what the engine answers without streaming: what our streams are held against."""
+        status, content = self.ask("POST", path, {"model": MODEL, **body})
+        assert status == 200, content
+        answer: dict[str, Any] = json.loads(content)
+        return answer
+
+    def running(self) -> int:
+        """Return the number of requests in the engine, running or waiting, by its own /metrics."""
+        _, text = self.ask("GET", "/metrics")
+        gauges = re.findall(rb"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M)
+        assert len(gauges) == 2, text
+        return int(sum(map(float, gauges)))
+
+    def seconds_until_idle(self, limit: float = 10.0) -> float:
+        """Return how long it takes the engine to be rid of every request, at most *limit*."""
+        began = time.monotonic()
+        while self.running() and time.monotonic() - began < limit:
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def members(self) -> dict[int, str]:
+        """Return the living processes of the group: their names by process id."""
+        living = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                state, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self.process.pid and state not in "ZX":
+                    title = (folder / "cmdline").read_bytes().partition(b"\0")[0]
+                    living[int(folder.name)] = title.decode()
+        return living
+
+    def stop(self) -> None:
+        """End the whole group and return when nothing of it is left: SIGTERM, then SIGKILL."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        # With requests in flight vLLM waits for its clients to hang up, so the bound is needed.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=GRACE)
+        # The server alone at first: when it has died, a helper process in the group still frees
+        # its 400 MB of shared memory, and then ends by itself.
+        self.process.kill()
+        self.process.wait()
+        if not self._wait_until_empty():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self._wait_until_empty()
+
+    def _wait_until_empty(self) -> bool:
+        give_up = time.monotonic() + LINGER
+        while self.members():
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+@contextlib.contextmanager
+def serving(
+    installation: Installation,
+    port: int,
+    flags: Sequence[str] = (),
+    log: Path | None = None,
+) -> Iterator[Server]:
+    """Have a ready server for the length of a `with`, and nothing of it afterwards.
+
+    Args:
+        installation: What to start it from.
+        port: On 127.0.0.1.
+        flags: More flags for ``vllm serve``.
+        log: Where its output goes; None: to ours.
+
+    Raises:
+        ServerError: It did not start.
+    """
+    server = Server(installation, port, flags, log)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return *wanted* if nobody listens there on 127.0.0.1; 0 stands for any such port.
+
+    Raises:
+        ServerError: Somebody does.
+    """
+    with socket.socket() as probe:
+        # As vLLM does: old connections of a server that has just ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise ServerError(f"no server can listen on port {wanted}: {error.strerror}") from None
+        port: int = probe.getsockname()[1]
+        return port

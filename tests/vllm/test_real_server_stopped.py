@@ -1,0 +1,81 @@
+"""A server told to stop goes silent with its connections open: only our own clock ends a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from vllm_http import (
+    Error,
+    TaskRequest,
+    Timeout,
+    Timeouts,
+    Token,
+    TokenEvent,
+    TokenStream,
+    VllmHttpAdapter,
+)
+
+from .server import MODEL, Server
+
+
+STALL = 2.0  # seconds
+LONG: dict[str, Any] = {"prompt": "Hello", "max_tokens": 1900}
+
+
+@pytest.fixture
+def patient_client(vllm: Server) -> Iterator[None]:
+    """Have another client with a stream that never hangs up: vLLM does not end while there is."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", vllm.port)) as client:
+        body = json.dumps({"model": MODEL, "stream": True, "ignore_eos": True, **LONG})
+        client.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        client.getresponse()
+        yield
+
+
+def last_event(stream: TokenStream) -> tuple[TokenEvent, float]:
+    """Drain *stream*: what came last, and how long after the last token."""
+    last_token = time.monotonic()
+    for event in stream:
+        if isinstance(event, Token):
+            last_token = time.monotonic()
+    return event, time.monotonic() - last_token
+
+
+@pytest.mark.usefixtures("patient_client")
+def test_a_server_that_goes_silent_in_mid_stream(
+    adapter: VllmHttpAdapter, vllm: Server, measured: Callable[[str], None]
+) -> None:
+    """Each stream ends with the stall clock, not sooner; the hanging server can still be ended."""
+    task = TaskRequest(model=MODEL, extra_body={"ignore_eos": True}, **LONG)
+    timeouts = Timeouts(stall=STALL, total=60.0)
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(adapter.submit(task, timeouts=timeouts)) for _ in range(2)]
+        for stream in streams:
+            next(event for event in stream if isinstance(event, Token))
+        # The server alone: sent to the whole group, it may end the engine first, and then vLLM
+        # still finds the time for an error event.
+        os.kill(vllm.process.pid, signal.SIGTERM)
+        with ThreadPoolExecutor() as pool:
+            ends = list(pool.map(last_event, streams))
+
+    measured("silence was noticed after " + ", ".join(f"{seconds:.2f} s" for _, seconds in ends))
+    for event, seconds in ends:
+        assert isinstance(event, Error)
+        assert isinstance(event.error, Timeout)
+        assert event.error.phase == "stall"
+        # This thread may have seen the last token later than it came.
+        assert STALL - 0.5 < seconds < STALL + 1.5
+
+    assert vllm.process.poll() is None
+    vllm.stop()
+    assert vllm.members() == {}

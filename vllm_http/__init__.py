@@ -1,0 +1,89 @@
+"""A synchronous, threaded client for vLLM's HTTP server, for programs without asyncio.
+
+A caller submits a task and drains a plain iterator; a worker thread does the rest:
+
+    caller                          worker thread (each task is pushed onto one)
+    ------                          --------------------------------------------
+    submit(task) -- admission --->  open: POST with requests, retried by tenacity,
+                                          until the first content is decoded
+                                    read: bytes as they arrive
+                                    decode: bytes to tokens (sseclient-py, msgspec)
+    for event in stream <== queue.Queue (bounded) <== put
+    cancel(), clocks ------------>  the socket is shut down; the worker leaves at once
+
+One thread boundary, one queue, no callbacks. Back-pressure is the full queue: reading stops and
+TCP does the rest. All clocks of an adapter are alarms on one more thread. A stream always ends,
+ends honestly, and ends when told to: whoever comes first (the worker, a clock, a cancel, a close)
+puts the one last event, and nothing gets in after it.
+
+Where to read: `_adapter` (what users hold), `_run` (one task from submit to its end), `_worker`
+(open and read), `_receiver` (the queue), `_bulk` (many tasks, one queue), `_decoder` (bytes to
+tokens), `_connections` (sockets that can be aborted), `_clock`. Everything public is imported from
+here.
+"""
+
+from ._adapter import VllmHttpAdapter
+from ._engine import EngineMetrics, EngineProps, HealthState, HealthStatus, Model
+from ._errors import (
+    AdapterClosed,
+    CapacityExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    StreamingError,
+    Timeout,
+    Unknown,
+    WorkerError,
+)
+from ._events import (
+    Choice,
+    Completion,
+    End,
+    Error,
+    Metrics,
+    Started,
+    Token,
+    TokenEvent,
+    event_from_dict,
+    event_from_json,
+)
+from ._registry import AdapterRegistry
+from ._settings import RetryPolicy, Timeouts
+from ._stream import TokenStream
+from ._task import TaskRequest
+from ._worker_adapter import WorkerAdapter
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdapterClosed",
+    "AdapterRegistry",
+    "CapacityExceeded",
+    "Choice",
+    "Completion",
+    "End",
+    "EngineMetrics",
+    "EngineProps",
+    "EngineUnavailable",
+    "Error",
+    "HealthState",
+    "HealthStatus",
+    "InvalidRequest",
+    "Metrics",
+    "Model",
+    "RetryPolicy",
+    "Started",
+    "StreamingError",
+    "TaskRequest",
+    "Timeout",
+    "Timeouts",
+    "Token",
+    "TokenEvent",
+    "TokenStream",
+    "Unknown",
+    "VllmHttpAdapter",
+    "WorkerAdapter",
+    "WorkerError",
+    "event_from_dict",
+    "event_from_json",
+]

@@ -1,0 +1,10 @@
+"""``python -m vllm_http`` is ``vllm-http``."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+
+sys.exit(main())

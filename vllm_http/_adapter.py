@@ -1,0 +1,293 @@
+"""`VllmHttpAdapter`: what users hold."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from ._bulk import map_tasks, stream_many
+from ._clock import Clock
+from ._engine import EngineMetrics, EngineProps, HealthStatus, Model
+from ._errors import AdapterClosed
+from ._events import Completion, TokenEvent
+from ._fork import tell_in_child
+from ._funnel import Port
+from ._gate import Gate
+from ._options import check_count, check_headers, check_paths, check_proxies, check_type
+from ._probe import Probe
+from ._receiver import Receiver
+from ._redact import Redactor
+from ._request import parse_base_url
+from ._run import Labels, Run
+from ._settings import RetryPolicy, Timeouts
+from ._slots import Slots
+from ._stream import TokenStream
+from ._task import TaskRequest, check_id
+from ._transport import Endpoint, Transport
+from ._version import EngineVersion
+from ._worker import Worker
+
+
+class VllmHttpAdapter:
+    """A synchronous, threaded client of one vLLM server. Thread-safe; a context manager.
+
+    Make one for each process and engine, and share it among threads. After a fork the child's
+    copy works with connections and threads of its own.
+
+    Args:
+        base_url: Such as ``"http://localhost:8000"``; a trailing ``/`` or ``/v1`` is dropped,
+            another path prefix is kept. Credentials in it are refused.
+        api_key: Sent as ``Authorization: Bearer``; None or "" sends none.
+        timeouts: The clocks of each task.
+        retry: How often to try again before the first content.
+        max_concurrency: Tasks that run at once, each on a thread of its own.
+        max_pending: Tasks that may wait beyond those.
+        queue_size: Events that may wait for a slow caller before reading stops.
+        max_event_bytes: The largest server-sent event that is accepted.
+        headers: Sent with every request besides our own.
+        proxies: As requests takes them, such as ``{"http": "http://proxy:3128"}``.
+        trust_env: Whether the environment's proxies, CA bundle and ~/.netrc count.
+        verify: Check the server's certificate: True, False, or a path to a CA bundle.
+        cert: A client certificate: a path to a file with its key, or a pair of paths.
+        pool_id: Labels log records.
+        replica_id: Labels log records.
+
+    Raises:
+        InvalidRequest: An argument is out of its limits; named with its value.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        max_concurrency: int = 256,
+        max_pending: int = 1024,
+        queue_size: int = 1024,
+        max_event_bytes: int = 8 * 2**20,
+        headers: Mapping[str, str] | None = None,
+        proxies: Mapping[str, str] | None = None,
+        trust_env: bool = False,
+        verify: bool | str = True,
+        cert: str | tuple[str, str] | None = None,
+        pool_id: str | None = None,
+        replica_id: str | None = None,
+    ) -> None:
+        self.base_url = parse_base_url(base_url)
+        check_type("timeouts", timeouts, Timeouts)
+        check_type("retry", retry, RetryPolicy)
+        self._timeouts = timeouts
+        self._queue_size = check_count("queue_size", queue_size, least=1)
+        check_id("pool_id", pool_id)
+        check_id("replica_id", replica_id)
+        self._labels = Labels(pool_id, replica_id)
+        sent, secrets = check_headers(headers, api_key)
+        used_proxies, proxy_secrets = check_proxies(proxies)
+        redact = Redactor([*secrets, *proxy_secrets])
+        concurrency = check_count("max_concurrency", max_concurrency, least=1)
+        self._max_concurrency = concurrency
+        self._transport = Transport(
+            Endpoint(
+                base_url=self.base_url,
+                headers=sent,
+                proxies=used_proxies,
+                verify=check_paths("verify", verify),
+                cert=check_paths("cert", cert),
+                trust_env=trust_env,
+                connections=concurrency + 4,  # the small calls' as well
+            ),
+            redact,
+        )
+        max_event_bytes = check_count("max_event_bytes", max_event_bytes, least=1)
+        worker = Worker(self._transport, retry, max_event_bytes, redact)
+        self._slots = Slots(
+            concurrency, check_count("max_pending", max_pending, least=0), worker.serve
+        )
+        self._probe = Probe(self._transport, timeouts.connect)
+        self._version = EngineVersion(self._probe.version)
+        self._clock = Clock()
+        self._pid = os.getpid()
+        tell_in_child(self)
+
+    def submit(self, task: TaskRequest, *, timeouts: Timeouts | None = None) -> TokenStream:
+        """Start a task and return its stream at once.
+
+        Args:
+            task: Read now; later changes to it do nothing.
+            timeouts: Instead of the adapter's, for this task.
+
+        Raises:
+            InvalidRequest: The task is out of its limits, or its job_id is live.
+            CapacityExceeded: `max_concurrency` tasks run and `max_pending` wait.
+            AdapterClosed: `close` was called.
+        """
+        receiver = Receiver(self._queue_size)
+        run = self._run(task, timeouts, receiver)
+        tell_in_child(receiver)
+        stream = TokenStream(run, receiver)
+        self._admit(run)
+        return stream
+
+    def map(
+        self, tasks: Iterable[TaskRequest], *, in_flight: int | None = None, ordered: bool = True
+    ) -> Iterator[Completion]:
+        """Run many tasks and yield their completions.
+
+        A task that fails, or is refused, is a `Completion` with ``error`` set and stops nothing.
+        Closing or dropping the generator cancels what runs.
+
+        Args:
+            tasks: Any iterable, also an endless one: it is advanced on your thread, as places
+                come free.
+            in_flight: Tasks at once; those that are finished but not yet yielded count. At most,
+                and by default, `max_concurrency`.
+            ordered: Yield in the order of the tasks; else as they finish.
+
+        Raises:
+            InvalidRequest: `in_flight` is less than 1.
+        """
+        room = self._in_flight(in_flight)
+        return map_tasks(self._start_into, tasks, room, self._queue_size, ordered)
+
+    def stream_many(
+        self, tasks: Iterable[TaskRequest], *, in_flight: int | None = None
+    ) -> Iterator[tuple[TaskRequest, TokenEvent]]:
+        """Run many tasks and yield their events as they come, each with its task.
+
+        All events pass through one queue of `queue_size`, so one thread can drain a thousand
+        streams. Each task's events have their usual order; a refused task yields `Error` alone.
+        Closing or dropping the generator cancels what runs.
+
+        Args:
+            tasks: Any iterable, also an endless one: it is advanced on your thread, as places
+                come free.
+            in_flight: Tasks at once. At most, and by default, `max_concurrency`.
+
+        Raises:
+            InvalidRequest: `in_flight` is less than 1.
+        """
+        room = self._in_flight(in_flight)
+        return stream_many(self._start_into, tasks, room, self._queue_size)
+
+    def _in_flight(self, wanted: int | None) -> int:
+        if wanted is None:
+            return self._max_concurrency
+        return min(check_count("in_flight", wanted, least=1), self._max_concurrency)
+
+    def _start_into(self, task: TaskRequest, port: Port) -> Run:
+        run = self._run(task, None, port)
+        self._admit(run)
+        return run
+
+    def _run(self, task: TaskRequest, timeouts: Timeouts | None, gate: Gate) -> Run:
+        if os.getpid() != self._pid:  # forked past Python's at-fork hooks
+            self._forget_in_child()
+        check_type("task", task, TaskRequest)
+        task.validate()
+        self._slots.check_open()
+        timeouts = self._timeouts if timeouts is None else timeouts
+        check_type("timeouts", timeouts, Timeouts)
+        self._clock.start()
+        return Run(
+            task,
+            timeouts=timeouts,
+            gate=gate,
+            clock=self._clock,
+            version=self._version.now,
+            labels=self._labels,
+            on_over=self._slots.leave,
+        )
+
+    def _admit(self, run: Run) -> None:
+        self._version.expect(run.announce)
+        self._slots.admit(run)
+
+    def cancel(self, job_id: str) -> None:
+        """End a task as `TokenStream.cancel` does; unknown and finished ids are fine.
+
+        Once it has returned, no further `Token` comes out of the stream.
+        """
+        run = self._slots.find(job_id)
+        if run is not None:
+            run.cancel()
+
+    def health(self) -> HealthStatus:
+        """Judge the engine, within five seconds. Never raises for a bad engine.
+
+        HEALTHY: /health answers 200 and a model is listed. DEGRADED: it answers, but no model is
+        listed or /v1/models fails. UNHEALTHY: refused, timed out, or 5xx. A busy engine is
+        healthy, and so is one that is paused, asleep or draining: vLLM 0.32 answers 200 then too.
+
+        Raises:
+            AdapterClosed: `close` was called.
+        """
+        return self._probe.health()
+
+    def props(self) -> EngineProps:
+        """What the engine is and serves.
+
+        Raises:
+            WorkerError: It did not answer within five seconds.
+        """
+        return self._probe.props(self._version.known)
+
+    def engine_version(self) -> str:
+        """The engine's version, from /version; "unknown" rather than an error."""
+        return self._version.learn()
+
+    def models(self) -> list[Model]:
+        """The models it serves, LoRA adapters included.
+
+        Raises:
+            WorkerError: It did not answer within five seconds.
+        """
+        return self._probe.models()
+
+    def metrics(self) -> EngineMetrics:
+        """The engine's own load figures, from /metrics.
+
+        Raises:
+            WorkerError: It did not answer within five seconds, or not with metrics.
+        """
+        return self._probe.metrics()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End all that runs with `AdapterClosed`, and wait for the threads. Idempotent.
+
+        Args:
+            timeout: Seconds to wait at most. A thread inside a DNS look-up or a TCP connect is
+                left to finish it.
+        """
+        deadline = time.monotonic() + timeout
+        for run in self._slots.close():
+            run.fail(AdapterClosed("the adapter was closed"))
+        self._probe.close(_left(deadline))
+        self._version.join(_left(deadline))
+        self._slots.join(_left(deadline))
+        self._clock.stop(_left(deadline))
+        self._transport.close()
+
+    def __enter__(self) -> VllmHttpAdapter:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<VllmHttpAdapter {self.base_url}>"
+
+    def _forget_in_child(self) -> None:
+        """After a fork: start anew; called by the at-fork hook."""
+        self._pid = os.getpid()
+        self._slots._forget_in_child()
+        self._probe._forget_in_child()
+        self._version._forget_in_child()
+        self._transport._forget_in_child()
+        self._clock = Clock()
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())

@@ -1,0 +1,156 @@
+"""HTTP/1.1 chunked bodies, many chunks a read.
+
+vLLM sends each event as one HTTP chunk, and the standard library's `read1` returns one chunk a
+call: 5.6 to 6.8 µs an event for reading alone. `BulkResponse.read1` returns the data of all chunks
+that have arrived, with one recv, and never waits for more than the first of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import re
+import socket
+
+
+_RECV_BYTES = 65536
+_MAX_LINE = 8192  # a chunk size with its extensions, or a trailer; nginx allows 8 KiB as well
+_MAX_TRAILERS = 100  # as http.client for headers
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\Z")
+
+
+@functools.lru_cache(maxsize=4096)  # a stream's events come in few sizes
+def _chunk_size(line: bytes) -> int | None:
+    match = _SIZE.match(line)
+    return int(match[1], 16) if match is not None else None
+
+
+class ChunkedBody:
+    """Pushed with bytes off the wire, gives the data inside. No I/O (RFC 9112, 7.1).
+
+    Attributes:
+        ended: The last chunk and its trailers have come.
+        surplus: Bytes came after the end; the connection cannot be used again.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.surplus = False
+        self._left = 0  # data bytes that the open chunk still owes
+        self._line = b""  # a line that is not whole yet
+        self._next_line = self._take_size
+
+    def feed(self, wire: bytes) -> bytes:
+        """The data in these bytes.
+
+        Raises:
+            http.client.HTTPException: They are not a chunked body.
+        """
+        data: list[bytes] = []
+        position = 0
+        if not self._left and not self._line and self._next_line == self._take_size:
+            position = _take_whole_chunks(wire, data)
+        while position < len(wire) and not self.ended:
+            if self._left:
+                piece = wire[position : position + self._left]
+                data.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                continue
+            end = wire.find(b"\n", position) + 1
+            line = self._line + wire[position : end or None]
+            if len(line) > _MAX_LINE:
+                raise http.client.LineTooLong("chunk size or trailer line")
+            if not end:
+                self._line = line
+                return b"".join(data)
+            position = end
+            self._line = b""
+            self._next_line(line[:-1].removesuffix(b"\r"))
+        self.surplus = self.surplus or position < len(wire)
+        return b"".join(data)
+
+    def _take_size(self, line: bytes) -> None:
+        size = _chunk_size(line)
+        if size is None:
+            raise http.client.HTTPException("not a chunk size")
+        self._left = size
+        self._trailers = 0
+        self._next_line = self._take_chunk_end if self._left else self._take_trailer
+
+    def _take_chunk_end(self, line: bytes) -> None:
+        if line:
+            raise http.client.HTTPException("a chunk is longer than its size")
+        self._next_line = self._take_size
+
+    def _take_trailer(self, line: bytes) -> None:
+        self.ended = not line
+        self._trailers += 1
+        if self._trailers > _MAX_TRAILERS and not self.ended:
+            raise http.client.HTTPException(f"more than {_MAX_TRAILERS} trailers")
+
+
+def _take_whole_chunks(wire: bytes, data: list[bytes]) -> int:
+    """The chunks that are whole, each in one step; the position of what is left to look at closely.
+
+    All but one of a read's chunks as a rule: 0.4 us a chunk, against 4 us line by line.
+    """
+    position = 0
+    while True:
+        line_end = wire.find(b"\r\n", position, position + _MAX_LINE)
+        if line_end < 0:
+            return position
+        begin = line_end + 2
+        size = _chunk_size(wire[position:line_end])
+        if not size or wire[begin + size : begin + size + 2] != b"\r\n":
+            return position
+        end = begin + size
+        data.append(wire[begin:end])
+        position = end + 2
+
+
+class BulkResponse(http.client.HTTPResponse):
+    """A response whose `read1` takes all chunks that have arrived. Read it by `read1` only."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self._body = ChunkedBody()
+
+    def begin(self) -> None:
+        """Read up to the headers of the final answer.
+
+        http.client skips 100 alone and takes 102 and 103, which gateways send, for the answer:
+        the real one would then be read by whoever gets the connection next (RFC 9110, 15.2).
+        """
+        super().begin()
+        while 101 < self.status < 200:
+            self.headers = None  # type: ignore[assignment]  # begin() does nothing otherwise
+            super().begin()
+        if self.status == 101:
+            self.will_close = True
+
+    def read1(self, n: int = -1) -> bytes:
+        """Data of the body, as soon as there is some; b"" at its end.
+
+        Where the end came with the data, the connection is free for others on return.
+        """
+        if self.fp is None or not self.chunked:
+            return super().read1(n)
+        while not self._body.ended:
+            wire = self.fp.read1(_RECV_BYTES)
+            if not wire:
+                raise http.client.IncompleteRead(b"")
+            data = self._body.feed(wire)
+            if self._body.ended and not self._body.surplus:
+                self.close()
+            if data:
+                return data
+        if self._body.surplus:
+            raise http.client.HTTPException("bytes came after the end of the response")
+        return b""

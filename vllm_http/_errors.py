@@ -1,0 +1,202 @@
+"""What can go wrong, as exceptions.
+
+    WorkerError                 never raised itself
+    ├── Timeout                 one of our clocks ran out; `phase` says which
+    ├── EngineUnavailable       refused, reset, DNS, TLS, 5xx, a redirect
+    ├── InvalidRequest          the task or an argument is wrong (4xx, or found before the wire)
+    ├── CapacityExceeded        429 from the engine, or our own limits are reached
+    ├── StreamingError          a 200 whose body is cut, aborted, garbage or not a stream
+    ├── AdapterClosed           the adapter was closed, or belongs to the parent of this process
+    └── Unknown                 our own bug
+
+An error is data: it pickles, goes to JSON and back, and holds no secret and no prompt of ours.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+
+if TYPE_CHECKING:
+    from ._events import Completion
+
+Phase = Literal["queued", "connect", "first_token", "stall", "deadline"]
+
+
+class WorkerError(Exception):
+    """The base of everything this package raises or puts into an `Error` event.
+
+    Attributes:
+        code: The envelope code that orchestrators expect, such as ``"POOL_UNAVAILABLE"``.
+        message: What happened, in one sentence; the engine's own text is bounded and redacted.
+        retriable: Whether the same task may be submitted again with hope.
+        retry_after_ms: How long the engine asked to wait, or None.
+        status: The HTTP status, or the ``code`` of an error inside a 200 stream, or None.
+        job_id: The job it belongs to, once known.
+        partial: What had arrived, where ``result()`` or ``map`` drained for the caller; else None.
+    """
+
+    _code = "INTERNAL"
+    _retriable = False
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str | None = None,
+        retriable: bool | None = None,
+        retry_after_ms: int | None = None,
+        status: int | None = None,
+        job_id: str | None = None,
+        partial: Completion | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = self._code if code is None else code
+        self.retriable = self._retriable if retriable is None else retriable
+        self.retry_after_ms = retry_after_ms
+        self.status = status
+        self.job_id = job_id
+        self.partial = partial
+
+    def __init_subclass__(cls) -> None:
+        # Tracebacks and pickles name the public place, not this file.
+        cls.__module__ = "vllm_http"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, {**_details(self), "partial": self.partial})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as JSON-able values; `error_from_dict` is the inverse."""
+        return {
+            "error": type(self).__name__,
+            "message": self.message,
+            **_details(self),
+            "partial": None if self.partial is None else self.partial.to_dict(),
+        }
+
+
+WorkerError.__module__ = "vllm_http"
+
+
+class Timeout(WorkerError):
+    """A clock ran out. Not a builtin TimeoutError, which means the caller's own patience.
+
+    Attributes:
+        phase: ``"queued"`` (no worker came free), ``"connect"``, ``"first_token"`` (the engine
+            took the request and sent no content), ``"stall"`` (content stopped coming) or
+            ``"deadline"`` (the task's total time; the only one that is not retriable).
+    """
+
+    _codes: ClassVar = {
+        "queued": "ADMISSION_REJECT",
+        "connect": "POOL_UNAVAILABLE",
+        "first_token": "DECODE_TIMEOUT",
+        "stall": "DECODE_TIMEOUT",
+        "deadline": "DEADLINE_UNMET",
+    }
+
+    def __init__(self, message: str = "", *, phase: Phase = "deadline", **details: Any) -> None:
+        details.setdefault("code", self._codes[phase])
+        details.setdefault("retriable", phase != "deadline")
+        super().__init__(message, **details)
+        self.phase: Phase = phase
+
+
+class EngineUnavailable(WorkerError):
+    """The engine cannot be reached, or says that it cannot serve."""
+
+    _code = "POOL_UNAVAILABLE"
+    _retriable = True
+
+
+class InvalidRequest(WorkerError, ValueError):
+    """The request is wrong and stays wrong. Also a ValueError, as Python expects of arguments."""
+
+    _code = "INVALID_PARAMS"
+
+
+class CapacityExceeded(WorkerError):
+    """Too much at once: the engine's limit (429) or the adapter's own."""
+
+    _code = "ADMISSION_REJECT"
+    _retriable = True
+
+
+class StreamingError(WorkerError):
+    """A stream that began and did not end honestly."""
+
+    _code = "WORKER_RESET"
+    _retriable = True
+
+
+class AdapterClosed(WorkerError):
+    """The adapter is closed, or the stream belongs to the process this one was forked from."""
+
+    _code = "POOL_UNREADY"
+
+
+class Unknown(WorkerError):
+    """Something unforeseen in our own code; please report it."""
+
+
+_CLASSES: dict[str, type[WorkerError]] = {
+    cls.__name__: cls
+    for cls in (
+        WorkerError,
+        Timeout,
+        EngineUnavailable,
+        InvalidRequest,
+        CapacityExceeded,
+        StreamingError,
+        AdapterClosed,
+        Unknown,
+    )
+}
+_DETAILS = ("code", "retriable", "retry_after_ms", "status", "job_id")
+
+
+def _details(error: WorkerError) -> dict[str, Any]:
+    details = {name: getattr(error, name) for name in _DETAILS}
+    if isinstance(error, Timeout):
+        details["phase"] = error.phase
+    return details
+
+
+def _rebuild(cls: type[WorkerError], message: str, details: dict[str, Any]) -> WorkerError:
+    return cls(message, **details)
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """A refused value as a message shows it: short, whatever it is."""
+    try:
+        return _repr.repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        return f"<{type(value).__name__}>"
+
+
+def forget_frames(error: BaseException) -> None:
+    """Tracebacks hold frames, and those the task with its prompt, as long as the error lives."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Unknown):  # our own bugs need theirs
+        cause.__traceback__ = None
+        cause = cause.__cause__
+
+
+def error_from_dict(value: dict[str, Any]) -> WorkerError:
+    """The error that `WorkerError.to_dict` wrote, but for its ``partial``.
+
+    Raises:
+        InvalidRequest: It names no error of this package, or holds keys that no error has.
+    """
+    details = {k: v for k, v in value.items() if k not in ("error", "message", "partial")}
+    cls = _CLASSES.get(str(value.get("error")))
+    allowed = {*_DETAILS, "phase"} if cls is Timeout else set(_DETAILS)
+    if cls is None or not details.keys() <= allowed:
+        raise InvalidRequest(f"error: not an error of this package: {sorted(value)}")
+    return cls(str(value.get("message", "")), **details)

@@ -1,0 +1,239 @@
+"""What a stream yields: `Started`, then `Token`s, then exactly one `End` or `Error`.
+
+The events are plain slotted dataclasses: one is made for each token, and a frozen one costs four
+times as much. Treat them as values all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
+
+from ._errors import InvalidRequest, Phase, WorkerError, error_from_dict, shown
+from ._values import Value, read, read_json
+
+
+@dataclass(frozen=True)
+class Metrics(Value):
+    """What one task cost. Times are in milliseconds, and None where the moment never came.
+
+    Attributes:
+        tokens_generated: The model's tokens, over all choices.
+        tokens_in: The prompt's tokens, when the engine reported them.
+        cached_tokens: Prompt tokens taken from the prefix cache, when the engine reported them
+            (vLLM does with ``--enable-prompt-tokens-details``).
+        usage_source: ``"engine"`` when the counts are the engine's usage, ``"client"`` when they
+            were counted here: exact where token ids came along, else one for each `Token`, which
+            is a lower bound, since an engine may merge several tokens into one event.
+        latency_first_token_ms: From the request on the wire to the first content, in the attempt
+            that served; vLLM's time to first token.
+        decode_time_ms: From the first content to the last.
+        queue_time_ms: From `submit` until a worker took the task.
+        total_time_ms: From `submit` to the end, waiting and retries included.
+        attempts: Tries at the engine; 0 if none was made. A request that met a dead pooled
+            connection and went out again at once counts as one.
+    """
+
+    tokens_generated: int = 0
+    tokens_in: int | None = None
+    cached_tokens: int | None = None
+    usage_source: Literal["engine", "client"] = "client"
+    latency_first_token_ms: float | None = None
+    decode_time_ms: float | None = None
+    queue_time_ms: float | None = None
+    total_time_ms: float | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Choice(Value):
+    """How one choice ended; in a `Completion`, also what it said."""
+
+    index: int
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    text: str = ""
+    token_ids: list[int] | None = None
+
+
+class _Event:
+    """JSON for the four events, each under its ``"type"``."""
+
+    __slots__ = ()
+    type: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as JSON-able values with a ``"type"`` key."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {"type": self.type, **{name: _plain(value) for name, value in values.items()}}
+
+    def to_json(self) -> str:
+        """The event as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+@dataclass(slots=True)
+class Started(_Event):
+    """The engine has answered 200. It may still queue the request.
+
+    Attributes:
+        job_id: The task's job.
+        engine_version: From the engine's ``/version``, or ``"unknown"``.
+        request_id: The X-Request-Id of the accepted attempt; vLLM's own id is ``cmpl-<it>`` or
+            ``chatcmpl-<it>``.
+    """
+
+    type: ClassVar[str] = "started"
+
+    job_id: str
+    engine_version: str
+    request_id: str
+
+
+@dataclass(slots=True)
+class Token(_Event):
+    """A piece of text, of one or several of the model's tokens.
+
+    Attributes:
+        text: Never part of a character; "" only where token ids or logprobs come without text.
+        index: 0, 1, 2, ... within its choice, without gaps.
+        choice: Which of the ``n`` choices.
+        token_ids: The tokens behind the text, when asked for (``return_token_ids``).
+        logprobs: As vLLM sent them, when asked for.
+    """
+
+    type: ClassVar[str] = "token"
+
+    text: str
+    index: int
+    choice: int = 0
+    token_ids: list[int] | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class End(_Event):
+    """The stream ended honestly, or was cancelled.
+
+    Attributes:
+        metrics: What it cost.
+        finish_reason: Choice 0's: ``"stop"``, ``"length"``, ... as vLLM says it; ``"cancelled"``
+            after a cancel.
+        stop_reason: The stop string or stop token id that ended choice 0, if one did.
+        request_id: The X-Request-Id of the attempt that served; None if none did.
+        choices: How each choice ended (their text is in the tokens, or in a `Completion`).
+    """
+
+    type: ClassVar[str] = "end"
+
+    metrics: Metrics
+    finish_reason: str
+    stop_reason: int | str | None = None
+    request_id: str | None = None
+    choices: list[Choice] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Error(_Event):
+    """The stream failed; what came before it was real."""
+
+    type: ClassVar[str] = "error"
+
+    error: WorkerError
+
+
+TokenEvent: TypeAlias = Started | Token | End | Error
+
+
+@dataclass(frozen=True)
+class Completion(Value):
+    """A whole answer, or what there was of it.
+
+    Attributes:
+        job_id: The task's job.
+        text: Choice 0's.
+        finish_reason: Choice 0's; None if it did not finish.
+        stop_reason: Choice 0's.
+        token_ids: Choice 0's, when asked for.
+        metrics: From the `End`; None after an error.
+        choices: All of them, by index.
+        error: Why it failed; None if it did not.
+    """
+
+    job_id: str | None
+    text: str = ""
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    token_ids: list[int] | None = None
+    metrics: Metrics | None = None
+    choices: list[Choice] = field(default_factory=list)
+    error: WorkerError | None = None
+
+    def to_dict(self, encode_json: bool = False) -> dict[str, Any]:
+        """The completion as JSON-able values, its error included."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    def to_json(self, **options: Any) -> str:
+        """The completion as JSON."""
+        return json.dumps(self.to_dict(), **options)
+
+    @classmethod
+    def _read_custom(cls, kind: type, value: Any) -> Any:
+        return _read_error(kind, value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.to_dict() if isinstance(value, (Value, WorkerError)) else value
+
+
+class _ErrorFields(TypedDict, total=False):
+    """What `WorkerError.to_dict` writes."""
+
+    error: str
+    message: str
+    code: str
+    retriable: bool
+    retry_after_ms: int | None
+    status: int | None
+    job_id: str | None
+    phase: Phase
+    partial: Completion | None
+
+
+def _read_error(kind: type, value: Any) -> WorkerError:
+    fields: dict[str, Any] = {**read(_ErrorFields, value, _read_error)}
+    error = error_from_dict({**value, **fields})
+    error.partial = fields.get("partial")
+    return error
+
+
+_EVENTS: dict[str, type[Started | Token | End | Error]] = {
+    cls.type: cls for cls in (Started, Token, End, Error)
+}
+
+
+def event_from_dict(value: dict[str, Any]) -> TokenEvent:
+    """The event that ``to_dict`` wrote.
+
+    Raises:
+        InvalidRequest: It is no event of this package: a wrong type, a missing or an unknown key.
+    """
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"event: a JSON object is wanted, not {type(value).__name__}")
+    values = dict(value)
+    kind = values.pop("type", None)
+    if not isinstance(kind, str) or kind not in _EVENTS:
+        raise InvalidRequest(f"type: {shown(kind)} is none of {', '.join(_EVENTS)}")
+    return read(_EVENTS[kind], values, _read_error)
+
+
+def event_from_json(text: str | bytes) -> TokenEvent:
+    """The event that ``to_json`` wrote.
+
+    Raises:
+        InvalidRequest: It is not JSON, or no event of this package.
+    """
+    return event_from_dict(read_json("event", text))

@@ -1,0 +1,67 @@
+"""Secrets out of text that comes back from elsewhere: an engine's error body, a proxy's page.
+
+A secret becomes ``****`` and the first six hex digits of its SHA-256, so that two people can tell
+whether they speak of the same key without showing it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+
+MAX_TEXT = 2048
+"""Characters of an engine's own text that go into an error message."""
+
+_NAMES = r"(?:(?:x[-_]?)?api[-_]?key|(?:access|auth)[-_]?token|token|password|passwd|secret)"
+_QUOTE = r"""\\?["']?"""
+_VALUE = r"""[^\s"'\\,;&}\])<>]+"""
+
+_PATTERNS = (
+    # Authorization in any dress: a header line, a dict's repr, JSON; any scheme.
+    re.compile(
+        rf"(?P<keep>(?:proxy-)?authorization{_QUOTE}\s*[:=]\s*{_QUOTE}"
+        rf"(?:(?:bearer|basic|digest|token)\s+)?)(?P<secret>{_VALUE})",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"(?P<keep>\bbearer\s+)(?P<secret>{_VALUE})", re.IGNORECASE),
+    re.compile(
+        rf"(?P<keep>(?<![a-z0-9]){_NAMES}{_QUOTE}\s*[:=]\s*{_QUOTE})(?P<secret>{_VALUE})",
+        re.IGNORECASE,
+    ),
+    re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]{0,30}://)(?P<secret>[^\s/\"']+)(?=@)", re.IGNORECASE),
+    re.compile(r"(?P<keep>)(?P<secret>\bsk-[A-Za-z0-9_-]{6,})"),
+)
+
+
+def fingerprint(secret: str) -> str:
+    """The first six hex digits of the secret's SHA-256."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+
+
+class Redactor:
+    """Removes the secrets it was told of, and whatever looks like one.
+
+    Args:
+        secrets: Values that must never come out, such as the adapter's key.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        # The longest first: one secret may hold another.
+        self._secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """The text without secrets, at most `MAX_TEXT` characters of it."""
+        for secret in self._secrets:
+            text = text.replace(secret, f"****{fingerprint(secret)}")
+        for pattern in _PATTERNS:
+            text = pattern.sub(_mask, text)
+        return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+
+
+def _mask(match: re.Match[str]) -> str:
+    secret = match["secret"]
+    if secret.startswith("****"):
+        return match[0]
+    return f"{match['keep']}****{fingerprint(secret)}"

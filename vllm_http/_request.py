@@ -1,0 +1,97 @@
+"""From a task to what goes on the wire: path, headers, JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from ._errors import InvalidRequest, shown
+from ._task import TaskRequest
+
+
+_SENT = ("model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed", "priority")
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """What one task sends on every attempt, but for the X-Request-Id.
+
+    Attributes:
+        path: Below the adapter's base URL.
+        body: JSON, UTF-8.
+        correlation_id: Safe as a header value.
+        choices: How many choices the engine will finish.
+    """
+
+    path: str
+    body: bytes
+    correlation_id: str
+    choices: int
+
+
+def encode(task: TaskRequest, job_id: str) -> WireRequest:
+    """The request of a valid task.
+
+    Raises:
+        InvalidRequest: A value cannot be written as JSON.
+    """
+    fields = {name: value for name in _SENT if (value := getattr(task, name)) is not None}
+    fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    members = [_member(name, name, value) for name, value in fields.items()]
+    members += [
+        _member(f"extra_body.{shown(k)[1:-1]}", k, value) for k, value in task.extra_body.items()
+    ]
+    choices = task.extra_body.get("n")
+    return WireRequest(
+        path="/v1/completions" if task.messages is None else "/v1/chat/completions",
+        body=b"{" + b",".join(members) + b"}",
+        correlation_id=quote(task.correlation_id or job_id, safe=_HEADER_SAFE),
+        choices=choices if isinstance(choices, int) and choices > 0 else 1,
+    )
+
+
+# Printable ASCII stays as it is; a header holds nothing else, so the rest is percent-encoded.
+_HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
+
+
+def _member(field: str, key: str, value: Any) -> bytes:
+    """One member of the body's JSON object, written on its own so that a refusal can name it."""
+    try:
+        # allow_nan: vLLM answers 400 to NaN, and JSON has none.
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return f"{json.dumps(key, ensure_ascii=False)}:{text}".encode()
+    except UnicodeEncodeError:
+        why = "it holds a lone surrogate"
+    except (TypeError, ValueError, RecursionError) as failure:
+        why = str(failure)
+    # Outside of the except: its exceptions hold the value, which may be a prompt.
+    raise InvalidRequest(f"{field}: cannot be written as JSON: {why}")
+
+
+def parse_base_url(url: str) -> str:
+    """The base URL without a trailing ``/`` or ``/v1``.
+
+    Raises:
+        InvalidRequest: Not http(s), no host, or with credentials, a query or a fragment.
+    """
+    if not isinstance(url, str):
+        raise InvalidRequest(f"base_url: text is wanted, not {type(url).__name__}")
+    if "@" in url:  # wherever it stands: what could be a password is never shown
+        raise InvalidRequest("base_url: credentials in a URL end up in logs; use api_key")
+    bare, *more = re.split("[?#]", url.strip(), maxsplit=1)
+    if any(more):  # nor is a query
+        raise InvalidRequest(
+            f"base_url: {shown(bare)} goes on with a query or fragment; not allowed"
+        )
+    try:
+        parts = urlsplit(bare)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not bare.isprintable() or " " in bare:
+        raise InvalidRequest(f"base_url: {shown(url)} is no http://host[:port], nor https://...")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

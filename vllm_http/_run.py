@@ -1,0 +1,295 @@
+"""One task from submit to its end: what its caller, its worker and its clocks share.
+
+Three threads meet here, and one rule keeps them honest: the gate's `finish` is won once.
+Whoever wins it wakes the others, and whatever they were doing comes to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ._clock import Clock
+from ._connections import Exchange
+from ._decoder import Decoder
+from ._errors import Phase, Timeout, WorkerError, forget_frames
+from ._events import End, Error, Metrics, Started
+from ._gate import Gate
+from ._request import WireRequest, encode
+from ._settings import Timeouts
+from ._task import TaskRequest
+from ._timeline import Timeline
+
+
+VERSION_PATIENCE = 0.5
+"""Seconds that `Started` waits for the engine's version."""
+
+_LATE = 1.0
+"""Seconds by which an alarm is late only if the process was stopped (ctrl-Z, a debugger)."""
+
+
+class Over(Exception):
+    """The stream is over; whoever still works on it should leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What an adapter's log records say of it."""
+
+    pool_id: str | None
+    replica_id: str | None
+
+
+class Run:
+    """The state of one task.
+
+    Args:
+        task: A valid task.
+        timeouts: Its clocks.
+        gate: Its events' way out.
+        clock: Rings its alarms.
+        version: The engine's version, or None while it is being asked for.
+        labels: For the log record.
+        on_over: Called once, from the thread that ended the stream.
+    """
+
+    def __init__(
+        self,
+        task: TaskRequest,
+        *,
+        timeouts: Timeouts,
+        gate: Gate,
+        clock: Clock,
+        version: Callable[[], str | None],
+        labels: Labels,
+        on_over: Callable[[Run], None],
+    ) -> None:
+        self.job_id = task.job_id or str(uuid.uuid4())
+        self.wire: WireRequest = encode(task, self.job_id)
+        self.timeouts = timeouts
+        self.gate = gate
+        self.timeline = Timeline()
+        self.last_failure: WorkerError | None = None
+        self.had_500 = False
+        self.session_id = task.session_id
+        self.seed = task.seed
+        self._clock = clock
+        self.version = version
+        self.labels = labels
+        self._on_over = on_over
+        self._exchange: Exchange | None = None
+        self._backoff: threading.Event | None = None
+        self._decoder: Decoder | None = None
+        self._accepted_id: str | None = None  # the X-Request-Id that Started tells
+        self._served_id: str | None = None
+        # The clock that runs: its phase, since when (time.monotonic()), and its limit in seconds.
+        # One tuple, since the clock's thread reads it while the worker writes.
+        self._waits: tuple[Phase, float, float] = _FOR_NOTHING
+        self._grace = -math.inf
+        budget = (timeouts.total, task.deadline_ms and task.deadline_ms / 1000)
+        self._deadline = self.timeline.submitted + min(
+            (b for b in budget if b is not None), default=math.inf
+        )
+        if self._deadline < math.inf:
+            clock.at(self._deadline, self.ring)
+
+    @property
+    def over(self) -> bool:
+        """Whether the stream has ended; the caller may still have events to take."""
+        return self.gate.over
+
+    @property
+    def time_left(self) -> float:
+        """Seconds to the deadline; infinite without one."""
+        return self._deadline - time.monotonic()
+
+    # The worker's side, in the order in which it happens.
+
+    def wait_for_turn(self) -> None:
+        """All workers are busy; the queued clock runs from submit."""
+        self._enter("queued", self.timeouts.queued, since=self.timeline.submitted)
+
+    def taken(self) -> None:
+        """A worker has it."""
+        self.timeline.taken = time.monotonic()
+        self._waits = _FOR_NOTHING
+
+    def use(self, exchange: Exchange) -> None:
+        """The next request goes out on this exchange; an end aborts it.
+
+        Raises:
+            Over: It must not go out any more.
+        """
+        self._waits = _FOR_NOTHING
+        self._exchange = exchange
+        if self.over:  # after the line above: whoever ends the stream looks the other way round
+            raise Over
+
+    def connected(self) -> None:
+        """TCP stands; the timeout on the socket starts anew with each byte of a handshake."""
+        self._enter("connect", self.timeouts.connect, since=time.monotonic())
+
+    def requested(self) -> None:
+        """The connection stands and the request is about to be written."""
+        now = self.timeline.requested = time.monotonic()
+        self._enter("first_token", self.timeouts.first_token, since=now)
+
+    def accepted(self, request_id: str, decoder: Decoder) -> None:
+        """The engine has answered 200; `Started` may wait a moment for the version."""
+        self._served_id = request_id
+        self._decoder = decoder
+        if self._accepted_id is None:
+            self._accepted_id = request_id
+            if self.version() is not None:
+                self.announce()
+            else:
+                self._clock.at(time.monotonic() + VERSION_PATIENCE, self._announce_late)
+
+    def announce(self) -> None:
+        """Put `Started`, if the engine has accepted and it is not there yet. From any thread."""
+        if self._accepted_id is not None:
+            version = self.version() or "unknown"
+            self.gate.begin(Started(self.job_id, version, self._accepted_id))
+
+    def content_came(self) -> None:
+        """Content was decoded."""
+        now = self.timeline.last_content = time.monotonic()
+        if self.timeline.first_content is None:
+            self.timeline.first_content = now
+            self.announce()
+            self._enter("stall", self.timeouts.stall, since=now)
+        else:
+            self._waits = ("stall", now, self._waits[2])
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next attempt; an end wakes it.
+
+        Raises:
+            Over: The stream has ended meanwhile.
+        """
+        self._waits = _FOR_NOTHING
+        self._backoff = threading.Event()
+        if self.over or self._backoff.wait(seconds):
+            raise Over
+
+    def let_go(self) -> None:
+        """The worker leaves: nothing is left to end, nor kept alive in a cycle."""
+        self._exchange = self._backoff = None
+
+    # The ends. The first one counts.
+
+    def succeed(self) -> None:
+        """The engine's answer is whole."""
+        assert self._decoder is not None
+        self.announce()
+        choices = self._decoder.choices
+        end = End(
+            self.metrics(),
+            finish_reason=choices[0].finish_reason or "",
+            stop_reason=choices[0].stop_reason,
+            request_id=self._served_id,
+            choices=choices,
+        )
+        self._finish(end)
+
+    def fail(self, error: WorkerError) -> None:
+        """End with an error; what has arrived stays."""
+        error.job_id = self.job_id
+        forget_frames(error)
+        self.announce()
+        if self._finish(Error(error)):
+            self._wake_worker()
+
+    def cancel(self) -> None:
+        """End as the caller asked: what was not taken yet is dropped."""
+        choices = self._decoder.choices if self._decoder is not None else []
+        end = End(
+            self.metrics(), finish_reason="cancelled", request_id=self._served_id, choices=choices
+        )
+        if self._finish(end, purge=True):
+            self._wake_worker()
+
+    def abandon(self) -> None:
+        """End without a word: nobody listens any more."""
+        if self._finish(None):
+            self._wake_worker()
+        self.gate.drop()
+
+    def abandon_soon(self) -> None:
+        """`abandon`, for finalizers: takes no lock."""
+        self._clock.soon(self.abandon)
+
+    def ring(self, now: float) -> float | None:
+        """An alarm: end what is due, else say when to look again."""
+        if self.over:
+            return None
+        if now >= self._deadline:
+            error = Timeout("deadline passed before the answer was whole", phase="deadline")
+            error.__cause__ = self.last_failure
+            self.fail(error)
+            return None
+        phase, since, limit = self._waits
+        if phase == "stall":
+            since = max(since, self.gate.held_back_until(now))
+        due = max(since + limit, self._grace)
+        if now >= due + _LATE:
+            due = self._grace = now + _LATE
+        elif now >= due and phase == "connect":
+            self._waits = _FOR_NOTHING
+            self._give_up_connecting()
+            due = math.inf
+        elif now >= due:
+            self.fail(Timeout(f"{_WAITED_FOR[phase]} within {limit:g} s", phase=phase))
+            return None
+        due = min(due, self._deadline)
+        return due if due < math.inf else None
+
+    def _enter(self, phase: Phase, limit: float | None, *, since: float) -> None:
+        self._waits = (phase, since, math.inf if limit is None else limit)
+        if limit is not None:
+            self._clock.at(since + limit, self.ring)
+
+    def _give_up_connecting(self) -> None:
+        """Fail this attempt, not the task: it may be tried again."""
+        if self._exchange is not None:
+            self._exchange.late = True
+            self._exchange.abort()
+
+    def _announce_late(self, now: float) -> None:
+        self.announce()
+
+    def _finish(self, last: End | Error | None, *, purge: bool = False) -> bool:
+        won = self.gate.finish(last, purge=purge)
+        if won:
+            self._on_over(self)
+        return won
+
+    def _wake_worker(self) -> None:
+        """Whatever the worker blocks on: a socket or a backoff. The queue has woken it already."""
+        exchange, backoff = self._exchange, self._backoff
+        if exchange is not None:
+            exchange.abort()
+        if backoff is not None:
+            backoff.set()
+
+    def _forget_in_child(self) -> None:
+        """After a fork: the worker is not here; its socket is the parent's."""
+        if self._exchange is not None:
+            self._exchange._forget_in_child()
+
+    def metrics(self) -> Metrics:
+        """What it has cost so far."""
+        return self.timeline.metrics(self._decoder)
+
+
+_FOR_NOTHING: tuple[Phase, float, float] = ("queued", 0.0, math.inf)
+
+_WAITED_FOR = {
+    "queued": "no worker came free",
+    "first_token": "no content came from the engine",
+    "stall": "no more content came from the engine",
+}

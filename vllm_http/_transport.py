@@ -1,0 +1,273 @@
+"""requests, and the only place that knows it: foreign exceptions become ours here.
+
+requests' transport adapter is used without its Session: that would add cookies shared by all
+threads, redirects that turn a POST into a GET, the environment's proxies and ~/.netrc, which
+overrides an explicit key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.util import wait_for_read
+
+from ._connections import POOLS, Exchange, exchanging
+from ._errors import StreamingError, WorkerError
+from ._redact import Redactor
+from ._refusal import refusal_of_answer
+from ._transport_errors import BODY, CONNECTION, body_error, connection_error
+
+
+READ_BYTES = 65536
+MAX_REFUSAL_BYTES = 65536
+MAX_DOCUMENT_BYTES = 16 * 2**20  # /metrics of a busy vLLM 0.32 is 70 kB
+_DRAIN_SECONDS = 0.2
+# A peer that vanished without a word is noticed even where the user set no clock.
+_KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+if hasattr(socket, "TCP_KEEPIDLE"):
+    _KEEPALIVE.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the engine is and how to speak to it.
+
+    Attributes:
+        base_url: Without a trailing slash.
+        headers: Sent with every request.
+        proxies: By scheme, as requests takes them.
+        verify: True, False, or a path to a CA bundle.
+        cert: A path to a client certificate with its key, or a pair of paths.
+        trust_env: Whether proxies, CA bundle and ~/.netrc of the environment count too.
+        connections: How many idle connections are kept.
+    """
+
+    base_url: str
+    headers: Mapping[str, str]
+    proxies: Mapping[str, str]
+    verify: bool | str
+    cert: str | tuple[str, str] | None
+    trust_env: bool
+    connections: int
+
+    def with_environment(self) -> Endpoint:
+        """The endpoint with what the environment says, where it may."""
+        if not self.trust_env:
+            return self
+        found = requests.Session().merge_environment_settings(
+            self.base_url, dict(self.proxies), None, self.verify, self.cert
+        )
+        headers = dict(self.headers)
+        netrc = requests.utils.get_netrc_auth(self.base_url)
+        if netrc and "Authorization" not in headers:
+            headers["Authorization"] = requests.auth._basic_auth_str(*netrc)
+        return Endpoint(
+            self.base_url,
+            headers,
+            found["proxies"],
+            found["verify"],
+            found["cert"],
+            False,
+            self.connections,
+        )
+
+
+class _Adapter(HTTPAdapter):
+    """requests' transport with our connections."""
+
+    def init_poolmanager(self, *args: object, **kwargs: object) -> None:
+        options = HTTPConnection.default_socket_options + _KEEPALIVE
+        super().init_poolmanager(*args, socket_options=options, **kwargs)  # type: ignore[arg-type]
+        self.poolmanager.pool_classes_by_scheme = POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: object) -> urllib3.ProxyManager:
+        manager: urllib3.ProxyManager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = POOLS
+        return manager
+
+    def close(self) -> None:
+        # urllib3 2 leaves a dropped pool's sockets to the garbage collector.
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - no dict, and cannot be iterated
+                manager.pools[key].close()
+        super().close()
+
+
+class Body:
+    """The body of an accepted answer."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+
+    def read(self) -> bytes:
+        """What has arrived, at least one byte; b"" at the end. An abort of the exchange wakes it.
+
+        Raises:
+            StreamingError: The connection broke.
+        """
+        return _read(self._response)
+
+    def drain(self, patience: float) -> None:
+        """Read on to the end, so that the connection can be used again.
+
+        ``[DONE]`` is not the end of the body: closing there would cost each task a new connection.
+
+        Args:
+            patience: Seconds to wait for more to come; then there are 0.2 s to end.
+        """
+        sock = getattr(self._response.raw.connection, "sock", None)
+        if sock is None or not (_holds_bytes(sock) or wait_for_read(sock, patience)):
+            return
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        with contextlib.suppress(WorkerError, OSError):
+            while (left := deadline - time.monotonic()) > 0:
+                sock.settimeout(left)
+                if not self.read():
+                    break
+
+    def close(self) -> None:
+        """Let go of the connection: to the pool if the body was read to its end."""
+        self._response.close()
+
+
+def _holds_bytes(sock: Any) -> bool:
+    """Whether TLS has decrypted bytes that a poll does not see."""
+    return hasattr(sock, "pending") and sock.pending() > 0
+
+
+class Transport:
+    """Opens requests to one engine. Thread-safe.
+
+    Args:
+        endpoint: Where the engine is.
+        redact: Applied to all text that comes from elsewhere.
+    """
+
+    def __init__(self, endpoint: Endpoint, redact: Redactor) -> None:
+        self._endpoint = endpoint.with_environment()
+        self._redact = redact
+        self._http = self._new_adapter()
+
+    def _new_adapter(self) -> _Adapter:
+        # One retry layer, and it is not this one. Two hosts: the engine and a proxy.
+        return _Adapter(max_retries=0, pool_connections=2, pool_maxsize=self._endpoint.connections)
+
+    def stream(
+        self,
+        exchange: Exchange,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        connect_timeout: float | None,
+    ) -> Body:
+        """POST, and return the body of an accepted event stream.
+
+        Raises:
+            StaleConnection: To be tried again at once, on a fresh connection.
+            Aborted: The exchange was aborted before its request went out.
+            WorkerError: The engine could not be reached, or refused.
+        """
+        accept = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        answer = self._send(exchange, "POST", path, body, {**accept, **headers}, connect_timeout)
+        if answer.status_code != 200:
+            raise self._refusal(answer)
+        kind = answer.headers.get("Content-Type", "")
+        if kind.split(";")[0].strip().lower() != "text/event-stream":
+            text = self._redact(_start_of(answer).decode("utf-8", "replace"))
+            raise StreamingError(
+                f"engine answered 200 with {self._redact(kind) or 'no content type'}, "
+                f"not text/event-stream: {text}",
+                retriable=not kind,  # cut in its headers, as far as http.client can tell
+            )
+        return Body(answer)
+
+    def get(
+        self, exchange: Exchange, path: str, headers: Mapping[str, str], timeout: float
+    ) -> bytes:
+        """GET a small document; its whole body.
+
+        Raises:
+            WorkerError: As `stream`.
+        """
+        answer = self._send(exchange, "GET", path, None, headers, timeout)
+        if answer.status_code != 200:
+            raise self._refusal(answer)
+        return b"".join(_pieces(answer, MAX_DOCUMENT_BYTES))
+
+    def close(self) -> None:
+        """Close idle connections; those in use end with their exchange."""
+        self._http.close()
+
+    def _forget_in_child(self) -> None:
+        """After a fork: start with connections of our own; the parent's are not ours to use."""
+        self._http = self._new_adapter()
+
+    def _send(
+        self,
+        exchange: Exchange,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        connect_timeout: float | None,
+    ) -> requests.Response:
+        endpoint = self._endpoint
+        request = requests.Request(
+            method,
+            endpoint.base_url + path,
+            # identity: a compressed stream would be held back by whoever compresses it.
+            headers={"Accept-Encoding": "identity", **endpoint.headers, **headers},
+            data=body,
+        )
+        try:
+            with exchanging(exchange):
+                return self._http.send(
+                    request.prepare(),
+                    stream=True,
+                    timeout=(connect_timeout, None),  # the other clocks are not the socket's
+                    verify=endpoint.verify,
+                    cert=endpoint.cert,
+                    proxies=dict(endpoint.proxies),
+                )
+        except CONNECTION as failure:
+            error = connection_error(failure, exchange, endpoint.base_url, self._redact)
+        raise error
+
+    def _refusal(self, answer: requests.Response) -> WorkerError:
+        return refusal_of_answer(
+            answer.status_code, answer.headers, _start_of(answer), self._redact
+        )
+
+
+def _start_of(answer: requests.Response) -> bytes:
+    """The start of a body that is shown, not parsed; whole if it is short."""
+    data = b""
+    with contextlib.suppress(WorkerError):
+        for piece in _pieces(answer, MAX_REFUSAL_BYTES):
+            data += piece
+    return data
+
+
+def _pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
+    """The body as it comes, up to the limit; at its end the connection can be used again."""
+    with contextlib.closing(answer):
+        while limit > 0 and (piece := _read(answer)):
+            yield piece[:limit]
+            limit -= len(piece)
+
+
+def _read(answer: requests.Response) -> bytes:
+    try:
+        return answer.raw.read1(READ_BYTES, decode_content=True) or b""
+    except BODY as failure:
+        error = body_error(failure)
+    raise error

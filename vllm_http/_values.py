@@ -1,0 +1,91 @@
+"""What all public values share: JSON out by dataclasses-json, JSON in with every type checked.
+
+dataclasses-json does not read them, since it takes ``"false"`` for True and 1.9 for 1, and answers
+a missing field with a KeyError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from dataclasses_json import DataClassJsonMixin
+
+from ._errors import InvalidRequest, shown
+
+
+T = TypeVar("T")
+V = TypeVar("V", bound="Value")
+
+
+def read_json(name: str, text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        InvalidRequest: It is none.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as failure:
+        raise InvalidRequest(f"{name}: not JSON: {failure}") from None
+
+
+class Value(DataClassJsonMixin):
+    """A dataclass that travels as JSON: ``to_dict``, ``to_json``, and their inverses."""
+
+    @classmethod
+    def from_dict(cls: type[V], kvs: Any, *, infer_missing: bool = False) -> V:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            InvalidRequest: A wrong type, a missing or an unknown key.
+        """
+        return read(cls, kvs, cls._read_custom)
+
+    @classmethod
+    def from_json(cls: type[V], s: str | bytes, **options: Any) -> V:  # type: ignore[override]
+        """The inverse of ``to_json``.
+
+        Raises:
+            InvalidRequest: Not JSON, or as `from_dict`.
+        """
+        return cls.from_dict(read_json(cls.__name__.lower(), s), **options)
+
+    @classmethod
+    def _read_custom(cls, kind: type, value: Any) -> Any:
+        raise NotImplementedError(f"{kind} is not read from JSON")
+
+
+def read(kind: type[T], value: object, custom: Callable[[type, Any], Any]) -> T:
+    """The value of that type, as its annotations say, that a dict describes.
+
+    Args:
+        kind: A dataclass or TypedDict.
+        value: What JSON held.
+        custom: Reads types that are neither; given the type and the value.
+
+    Raises:
+        InvalidRequest: A wrong type, a missing or an unknown key; named by its path.
+    """
+    name = kind.__name__.lower().strip("_")
+    try:
+        result = msgspec.convert(value, kind, dec_hook=custom)
+    except (msgspec.ValidationError, RecursionError) as failure:
+        raise InvalidRequest(f"{name}: {failure}") from None
+    _refuse_unknown(name, result, value)
+    return result
+
+
+def _refuse_unknown(name: str, result: Any, value: Any) -> None:
+    if isinstance(result, list):
+        for item, source in zip(result, value, strict=True):
+            _refuse_unknown(name, item, source)
+    elif is_dataclass(result):
+        known = {field.name: getattr(result, field.name) for field in fields(result)}
+        for key, source in value.items():
+            if key not in known:
+                raise InvalidRequest(f"{name}: no field {shown(key)}")
+            _refuse_unknown(f"{name}.{key}", known[key], source)

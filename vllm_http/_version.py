@@ -1,0 +1,87 @@
+"""The engine's version, asked for beside the first task; it never holds one up for long."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+from ._errors import CapacityExceeded, WorkerError
+from ._threads import start_thread
+
+
+ASK_AGAIN = 60.0
+"""Seconds after which an unknown version is asked for again."""
+
+
+class EngineVersion:
+    """The version, once known. Thread-safe.
+
+    Args:
+        ask: Asks the engine; raises `WorkerError` when it does not tell.
+    """
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self._ask = ask
+        self._known = ""
+        self._forget_in_child()
+
+    def _forget_in_child(self) -> None:
+        """After a fork: nobody is asking any more."""
+        self._lock = threading.RLock()
+        self._asker: threading.Thread | None = None
+        self._asked_at = -ASK_AGAIN
+        self._listeners: list[Callable[[], None]] = []
+
+    @property
+    def known(self) -> str:
+        """The version, or "" if it is not known."""
+        return self._known
+
+    def now(self) -> str | None:
+        """The version, or "unknown"; None while it is being asked for."""
+        return self._known or (None if self._asker is not None else "unknown")
+
+    def learn(self) -> str:
+        """The version; asks and waits if it is not known. "unknown" rather than an error."""
+        if not self._known:
+            try:
+                self._known = self._ask()
+            except WorkerError:
+                return "unknown"
+        return self._known
+
+    def expect(self, listener: Callable[[], None]) -> None:
+        """Ask in the background, unless it is known or was asked for within `ASK_AGAIN`.
+
+        Args:
+            listener: Called when the answer is there, if one is being waited for.
+        """
+        if self._known:
+            return
+        with self._lock:
+            if self._asker is not None:
+                self._listeners.append(listener)
+            elif time.monotonic() - self._asked_at >= ASK_AGAIN:
+                self._listeners.append(listener)
+                self._asked_at = time.monotonic()
+                with contextlib.suppress(CapacityExceeded):  # then it stays unknown for now
+                    self._asker = start_thread("version", self._learn_and_tell)
+
+    def join(self, timeout: float) -> None:
+        """Wait so many seconds for whoever is asking."""
+        with self._lock:
+            asker = self._asker
+        if asker is not None:
+            asker.join(timeout)
+
+    def _learn_and_tell(self) -> None:
+        try:
+            self.learn()
+        finally:
+            with self._lock:
+                self._asker = None
+                listeners, self._listeners = self._listeners, []
+            for listener in listeners:
+                listener()

@@ -1,0 +1,73 @@
+"""A vLLM-shaped server for tests, on a real loopback socket, inside the test's own process.
+
+    from vllm_http.testing import FakeEngine, Stall, Tokens
+
+    with FakeEngine() as engine:
+        engine.script(Tokens(3), Stall())        # the next request gets three tokens, then nothing
+        ...                                      # talk to engine.url with any client
+        (request,) = engine.wait_for_requests(1)
+        assert request.hung_up.wait(5)           # the client gave up
+
+Without a script the engine answers as vLLM 0.32 does, with the same headers, framing and JSON
+keys, and with words that depend on nothing but the request and the seeds. A script is a list of
+steps; the next completions or chat request plays it whatever it asks for, and its end ends the
+body. This package uses the standard library alone and nothing of the rest of `vllm_http`.
+
+Inside, top down: an engine (`_engine`) listens and gives each TCP connection a thread
+(`_connection`); each request goes to the service (`_service`), which keeps the journal
+(`_journal`) and plays steps (`_steps`) that write an HTTP answer (`_answer`) with what a
+generation (`_generation`, `_forms`) holds.
+"""
+
+from __future__ import annotations
+
+from ._engine import FakeEngine
+from ._request import ReceivedRequest
+from ._steps import (
+    Comment,
+    Cut,
+    Done,
+    EndBody,
+    ErrorEvent,
+    Event,
+    Finish,
+    Headers,
+    Normal,
+    Raw,
+    Role,
+    Stage,
+    Stall,
+    Status,
+    Step,
+    Text,
+    Tokens,
+    Usage,
+    Wait,
+    WireBytes,
+)
+
+
+__all__ = [
+    "Comment",
+    "Cut",
+    "Done",
+    "EndBody",
+    "ErrorEvent",
+    "Event",
+    "FakeEngine",
+    "Finish",
+    "Headers",
+    "Normal",
+    "Raw",
+    "ReceivedRequest",
+    "Role",
+    "Stage",
+    "Stall",
+    "Status",
+    "Step",
+    "Text",
+    "Tokens",
+    "Usage",
+    "Wait",
+    "WireBytes",
+]
