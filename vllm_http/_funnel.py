@@ -10,6 +10,7 @@ from ._errors import AdapterClosed
 from ._events import Error, Started, TokenEvent
 from ._gate import Gate
 from ._task import TaskRequest
+from ._threads import patience
 
 
 class Funnel:
@@ -40,7 +41,7 @@ class Funnel:
             self._taken = 0
             self.not_full.notify_all()
             while not self.batches:
-                self.not_empty.wait()
+                self.not_empty.wait(patience(None))
             batches = list(self.batches)
             self.batches.clear()
             self._taken = self.events

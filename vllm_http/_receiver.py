@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from ._errors import AdapterClosed
 from ._events import Error, Started, TokenEvent
 from ._gate import Gate
+from ._threads import patience
 
 
 class Receiver(Gate, queue.Queue[TokenEvent]):
@@ -59,7 +60,7 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
                 left = None if deadline is None else deadline - time.monotonic()
                 if self._over or not block or (left is not None and left <= 0):
                     raise queue.Empty
-                self.not_empty.wait(left)
+                self.not_empty.wait(patience(left))
             with contextlib.suppress(IndexError):
                 for _ in range(max(1, self.maxsize // 2)):
                     self._taken.append(self.queue.popleft())

@@ -1,4 +1,4 @@
-"""How threads are started here."""
+"""How threads are started here, and how the main one waits."""
 
 from __future__ import annotations
 
@@ -21,3 +21,19 @@ def start_thread(name: str, target: Callable[..., None], *args: Any) -> threadin
     except RuntimeError as failure:
         raise CapacityExceeded(f"no thread to be had: {failure}") from failure
     return thread
+
+
+_LOOKS_UP = 0.25
+"""Seconds after which a waiting main thread looks whether a signal came."""
+
+
+def patience(timeout: float | None) -> float | None:
+    """How long this thread may wait at a time, in seconds, when it wants to wait for so long.
+
+    Python runs signal handlers on the main thread, between two instructions. A ctrl-C that comes
+    in the moment before that thread blocks, or that the system gives to another thread, wakes
+    nobody: without this, a stalled stream would keep it until the next event.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return timeout
+    return _LOOKS_UP if timeout is None else min(timeout, _LOOKS_UP)
