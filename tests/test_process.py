@@ -218,7 +218,7 @@ def main_thread_takes() -> bool:
 
 @contextmanager
 def signal_elsewhere() -> Iterator[None]:
-    """Once the main thread waits for an event, a SIGINT goes to another thread, so that nothing wakes it."""
+    """Once the main thread waits for an event, send SIGINT to another thread: nothing wakes it."""
 
     def interrupt() -> None:
         wait_until(main_thread_takes)

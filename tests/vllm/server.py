@@ -119,6 +119,13 @@ class Server:
         assert len(gauges) == 2, text
         return int(sum(map(float, gauges)))
 
+    def running_once_it_is(self, count: int, limit: float = 1.0) -> int:
+        """Return `running` when it is *count*, or after *limit*: the gauges lag by some steps."""
+        until = time.monotonic() + limit
+        while (running := self.running()) != count and time.monotonic() < until:
+            time.sleep(0.02)
+        return running
+
     def seconds_until_idle(self, limit: float = 10.0) -> float:
         """Return how long it takes the engine to be rid of every request, at most *limit*."""
         began = time.monotonic()
