@@ -28,7 +28,7 @@ from support import (
 )
 
 from vllm_http import RetryPolicy, Timeouts, VllmHttpAdapter
-from vllm_http._clock import Clock
+from vllm_http._reader import Reader
 from vllm_http.testing import FakeEngine, Headers, Role, Stall, Status, Step, Text, Wait
 
 
@@ -234,16 +234,16 @@ class Alarm:
 
 @pytest.mark.parametrize("far", [math.inf, 1e300, threading.TIMEOUT_MAX])
 def test_far_alarm_stops_no_other(far: float) -> None:
-    """An alarm beyond what a lock can wait for leaves the clock's thread alive."""
-    clock, distant, near = Clock(), Alarm(), Alarm()
-    clock.start()
-    clock.at(time.monotonic() + far, distant.ring)
+    """An alarm beyond what a lock can wait for leaves the reader alive."""
+    reader, distant, near = Reader(), Alarm(), Alarm()
+    reader.start()
+    reader.at(time.monotonic() + far, distant.ring)
     threading.Event().wait(EARLY)  # the thread sees it alone first
-    clock.at(time.monotonic(), near.ring)
+    reader.at(time.monotonic(), near.ring)
 
     assert near.rang.wait(SOON)
     assert not distant.rang.is_set()
-    clock.stop(SOON)
+    reader.stop(SOON)
 
 
 def test_longest_clocks_stop_no_others(engine: FakeEngine) -> None:

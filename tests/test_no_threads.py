@@ -39,7 +39,7 @@ def deny(monkeypatch: pytest.MonkeyPatch) -> Deny:
     return deny
 
 
-@pytest.mark.parametrize("thread", ["clock", "worker"])
+@pytest.mark.parametrize("thread", ["reader", "worker"])
 def test_task_without_a_thread(adapter: VllmHttpAdapter, deny: Deny, thread: str) -> None:
     """It is refused with hope, its job_id stays free, and a later one runs."""
     denied = deny(thread)
@@ -87,7 +87,7 @@ def test_small_calls_without_a_thread(adapter: VllmHttpAdapter, deny: Deny) -> N
     assert adapter.health().state is HealthState.HEALTHY
 
 
-@pytest.mark.parametrize("thread", ["clock", "worker", "version", "probe"])
+@pytest.mark.parametrize("thread", ["reader", "worker", "version", "probe"])
 def test_close_after_a_failure(engine: FakeEngine, deny: Deny, thread: str) -> None:
     """close() ends what runs and joins all threads, though one could never be started."""
     before = set(threading.enumerate())
@@ -95,7 +95,7 @@ def test_close_after_a_failure(engine: FakeEngine, deny: Deny, thread: str) -> N
     adapter = VllmHttpAdapter(engine.url)
     denied = deny(thread)
     adapter.health()
-    if thread in ("clock", "worker"):
+    if thread in ("reader", "worker"):
         with pytest.raises(CapacityExceeded):
             adapter.submit(a_task())
     stream = adapter.submit(a_task())

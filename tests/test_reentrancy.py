@@ -66,7 +66,7 @@ def view(stream: TokenStream, cycle: list[object]) -> Iterator[TokenEvent]:
         yield from stream
 
 
-@pytest.mark.parametrize("thread", ["worker", "version", "probe", "clock"])
+@pytest.mark.parametrize("thread", ["worker", "version", "probe", "reader"])
 def test_collected_while_a_thread_is_started(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, thread: str
 ) -> None:

@@ -31,7 +31,7 @@ MAX_LINES = 300
 # Who may import whom: a module sees its own row and those above. `_transport` stands for
 # `_transport_tls` as well, `testing` for all that is in it, "" for the package itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_threads", "_redact", "_clock", "_fork", "_chunked", "_sse"),
+    ("_errors", "_threads", "_redact", "_alarms", "_reader", "_crew", "_fork", "_chunked", "_sse"),
     (
         "_values",
         "_settings",
@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_request", "_decoder", "_collector"),
     ("_gate", "_receiver", "_funnel", "_timeline", "_connections", "_transport"),
     ("_run", "_probe"),
-    ("_worker", "_slots", "_record", "_stream", "_bulk"),
+    ("_reading", "_worker", "_slots", "_record", "_stream", "_bulk"),
     ("_worker_adapter",),
     ("_adapter",),
     ("_registry",),

@@ -1,25 +1,30 @@
 """A synchronous, threaded client for vLLM's HTTP server, for programs without asyncio.
 
-A caller submits a task and drains a plain iterator; a worker thread does the rest:
+A caller submits a task and drains a plain iterator; threads of the adapter do the rest:
 
-    caller                          worker thread (each task is pushed onto one)
-    ------                          --------------------------------------------
-    submit(task) -- admission --->  open: POST with requests, retried by tenacity,
-                                          until the first content is decoded
-                                    read: bytes as they arrive
-                                    decode: bytes to tokens (sseclient-py, msgspec)
-    for event in stream <== queue.Queue (bounded) <== put
-    cancel(), clocks ------------>  the socket is shut down; the worker leaves at once
+    caller                           worker thread (each task is pushed onto one)
+    ------                           --------------------------------------------
+    submit(task) --- admission --->  POST with requests, retried by tenacity, until the first
+                                     content is decoded
+                                          |
+                                          v
+                                     reader thread (one for all tasks)
+                                     ---------------------------------
+                                     watches the sockets of all opened answers
+                                     decodes bytes to tokens (sseclient-py, msgspec)
+    for event in stream <= queue.Queue (bounded) <= puts what one read has brought
+    cancel() --------------------->  a message: the connection is closed at once
+                                     rings the alarms of all clocks
 
-One thread boundary, one queue, no callbacks. Back-pressure is the full queue: reading stops and
-TCP does the rest. All clocks of an adapter are alarms on one more thread. A stream always ends,
-ends honestly, and ends when told to: whoever comes first (the worker, a clock, a cancel, a close)
-puts the one last event, and nothing gets in after it.
+One queue, no callbacks. Back-pressure is the full queue: the reader watches that socket no more,
+and TCP does the rest. A stream always ends, ends honestly, and ends when told to: whoever comes
+first (the engine, a clock, a cancel, a close) puts the one last event, and nothing gets in after
+it.
 
 Where to read: `_adapter` (what users hold), `_run` (one task from submit to its end), `_worker`
-(open and read), `_receiver` (the queue), `_bulk` (many tasks, one queue), `_decoder` (bytes to
-tokens), `_connections` (sockets that can be aborted), `_clock`. Everything public is imported from
-here.
+(open), `_reader` and `_reading` (read), `_receiver` (the queue), `_bulk` (many tasks, one queue),
+`_decoder` (bytes to tokens), `_connections` (sockets that can be aborted). Everything public is
+imported from here.
 """
 
 from ._adapter import VllmHttpAdapter

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from ._bulk import map_tasks, stream_many
-from ._clock import Clock
 from ._engine import EngineMetrics, EngineProps, HealthStatus, Model
 from ._errors import AdapterClosed
 from ._events import Completion, TokenEvent
@@ -16,11 +15,12 @@ from ._funnel import Port
 from ._gate import Gate
 from ._options import check_count, check_headers, check_paths, check_proxies, check_type
 from ._probe import Probe
+from ._reader import Reader
 from ._receiver import Receiver
 from ._redact import Redactor
 from ._request import parse_base_url
-from ._run import Labels, Run
-from ._settings import RetryPolicy, Timeouts
+from ._run import Run
+from ._settings import Labels, RetryPolicy, Timeouts
 from ._slots import Slots
 from ._stream import TokenStream
 from ._task import TaskRequest, check_id
@@ -41,7 +41,7 @@ class VllmHttpAdapter:
         api_key: Sent as ``Authorization: Bearer``; None or "" sends none.
         timeouts: The clocks of each task.
         retry: How often to try again before the first content.
-        max_concurrency: Tasks that run at once, each on a thread of its own.
+        max_concurrency: Tasks that run at once, each on a connection of its own.
         max_pending: Tasks that may wait beyond those.
         queue_size: Events that may wait for a slow caller before reading stops.
         max_event_bytes: The largest server-sent event that is accepted.
@@ -102,13 +102,13 @@ class VllmHttpAdapter:
             redact,
         )
         max_event_bytes = check_count("max_event_bytes", max_event_bytes, least=1)
-        worker = Worker(self._transport, retry, max_event_bytes, redact)
+        self._reader = Reader()
+        self._worker = Worker(self._transport, self._reader, retry, max_event_bytes, redact)
         self._slots = Slots(
-            concurrency, check_count("max_pending", max_pending, least=0), worker.serve
+            concurrency, check_count("max_pending", max_pending, least=0), self._worker.serve
         )
         self._probe = Probe(self._transport, timeouts.connect)
         self._version = EngineVersion(self._probe.version)
-        self._clock = Clock()
         self._pid = os.getpid()
         tell_in_child(self)
 
@@ -190,15 +190,16 @@ class VllmHttpAdapter:
         self._slots.check_open()
         timeouts = self._timeouts if timeouts is None else timeouts
         check_type("timeouts", timeouts, Timeouts)
-        self._clock.start()
+        self._reader.start()
         return Run(
             task,
             timeouts=timeouts,
             gate=gate,
-            clock=self._clock,
+            reader=self._reader,
             version=self._version.now,
             labels=self._labels,
             on_over=self._slots.leave,
+            on_left=self._slots.release,
         )
 
     def _admit(self, run: Run) -> None:
@@ -266,8 +267,9 @@ class VllmHttpAdapter:
             run.fail(AdapterClosed("the adapter was closed"))
         self._probe.close(_left(deadline))
         self._version.join(_left(deadline))
-        self._slots.join(_left(deadline))
-        self._clock.stop(_left(deadline))
+        self._slots.join(_left(deadline))  # what they opened goes to the reader
+        self._reader.stop(_left(deadline))
+        self._slots.join(_left(deadline))  # what it let go is logged on their threads
         self._transport.close()
 
     def __enter__(self) -> VllmHttpAdapter:
@@ -286,7 +288,8 @@ class VllmHttpAdapter:
         self._probe._forget_in_child()
         self._version._forget_in_child()
         self._transport._forget_in_child()
-        self._clock = Clock()
+        self._reader._forget_in_child()
+        self._reader = self._worker.reader = Reader()
 
 
 def _left(deadline: float) -> float:

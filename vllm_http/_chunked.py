@@ -11,6 +11,7 @@ import functools
 import http.client
 import re
 import socket
+import ssl
 
 
 _RECV_BYTES = 65536
@@ -120,6 +121,7 @@ class BulkResponse(http.client.HTTPResponse):
         url: str | None = None,
     ) -> None:
         super().__init__(sock, debuglevel, method, url)
+        self._sock = sock
         self._body = ChunkedBody()
 
     def begin(self) -> None:
@@ -143,14 +145,58 @@ class BulkResponse(http.client.HTTPResponse):
         if self.fp is None or not self.chunked:
             return super().read1(n)
         while not self._body.ended:
-            wire = self.fp.read1(_RECV_BYTES)
-            if not wire:
-                raise http.client.IncompleteRead(b"")
-            data = self._body.feed(wire)
-            if self._body.ended and not self._body.surplus:
-                self.close()
+            data = self._data_in(self.fp.read1(_RECV_BYTES))
             if data:
                 return data
+        self._check_surplus()
+        return b""
+
+    def dont_block(self) -> None:
+        """Have the socket ready for `read_ready`."""
+        self._sock.settimeout(0)
+
+    def read_ready(self) -> bytes | None:
+        """As `read1` on a socket that does not block; None where nothing has come.
+
+        Only after a `read1`, which empties what http.client itself has buffered.
+        """
+        if self.fp is None or self._body.ended:
+            self._check_surplus()
+            return b""
+        try:
+            wire = self._sock.recv(min(_RECV_BYTES, self.length or _RECV_BYTES))
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        if self.chunked:
+            data = self._data_in(wire)
+            return data or (self.read_ready() if self._body.ended else None)
+        if self.length is not None:
+            if not wire:
+                raise http.client.IncompleteRead(wire, self.length)
+            self.length -= len(wire)
+        if not wire or self.length == 0:
+            self.close()
+        return wire
+
+    @property
+    def ended(self) -> bool:
+        """Whether the body was read to its end."""
+        return self._body.ended or self.isclosed()
+
+    def holds_bytes(self) -> bool:
+        """Whether TLS may have bytes that no poll of the socket shows."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            return self._sock.pending() > 0
+        return not isinstance(self._sock, socket.socket)  # TLS inside a TLS proxy does not tell
+
+    def _data_in(self, wire: bytes) -> bytes:
+        if not wire:
+            raise http.client.IncompleteRead(b"")
+        data = self._body.feed(wire)
+        if self._body.ended and not self._body.surplus:
+            self.close()
+        return data
+
+    def _check_surplus(self) -> None:
         if self._body.surplus:
             raise http.client.HTTPException("bytes came after the end of the response")
-        return b""

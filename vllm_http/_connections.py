@@ -42,6 +42,7 @@ class Exchange:
     Attributes:
         reused: Whether the connection had served before.
         late: It was aborted because its handshake took too long.
+        response: The answer, once there is one.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Exchange:
     ) -> None:
         self.reused = False
         self.late = False
+        self.response: BulkResponse | None = None
         self.fresh = fresh
         self._on_handshake = on_handshake
         self._on_request = on_request
@@ -171,12 +173,22 @@ class _Abortable:
             exchange.attach(self.sock, reused=reused)
 
 
+class _Response(BulkResponse):
+    """Tells its exchange of itself."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        exchange = _exchange()
+        if exchange is not None:
+            exchange.response = self
+
+
 class _Connection(_Abortable, HTTPConnection):
-    response_class = BulkResponse
+    response_class = _Response
 
 
 class _TLSConnection(_Abortable, HTTPSConnection):
-    response_class = BulkResponse
+    response_class = _Response
     _handshake: socket.socket | None = None
 
     def _new_conn(self) -> socket.socket:

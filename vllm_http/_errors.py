@@ -141,6 +141,13 @@ class Unknown(WorkerError):
     """Something unforeseen in our own code; please report it."""
 
 
+def unforeseen(failure: BaseException) -> Unknown:
+    """What our own bug becomes. Its text might hold anything, so the type alone is told."""
+    unknown = Unknown(f"unforeseen {type(failure).__name__} in the worker")
+    unknown.__cause__ = failure
+    return unknown
+
+
 _CLASSES: dict[str, type[WorkerError]] = {
     cls.__name__: cls
     for cls in (

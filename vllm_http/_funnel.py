@@ -19,7 +19,7 @@ class Funnel:
     Memory holds `maxsize` events, and the tokens of one read for each task.
 
     Args:
-        maxsize: Events, over all tasks, that may wait before workers stop reading.
+        maxsize: Events, over all tasks, that may wait before reading stops.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -27,19 +27,26 @@ class Funnel:
         self.batches: deque[tuple[Port, Sequence[TokenEvent]]] = deque()
         self.events = 0  # waiting, or taken by the latest `take`
         self._taken = 0
+        self.held: list[Port] = []  # their tasks' reading waits for room
         self._renew_lock()
 
     def _renew_lock(self) -> None:
         self.mutex = threading.RLock()
         self.not_empty = threading.Condition(self.mutex)
-        self.not_full = threading.Condition(self.mutex)
+
+    def wake(self) -> None:
+        """Wake the caller, if it waits."""
+        with self.mutex:
+            self.not_empty.notify()
 
     def take(self) -> list[tuple[Port, Sequence[TokenEvent]]]:
         """All that waits, in order; waits for something. For one thread."""
         with self.mutex:
             self.events -= self._taken
             self._taken = 0
-            self.not_full.notify_all()
+            held, self.held = self.held, []
+            for port in held:
+                port.go_on()
             while not self.batches:
                 self.not_empty.wait(patience(None))
             batches = list(self.batches)
@@ -51,6 +58,7 @@ class Funnel:
         """After a fork: the parent's workers are not here; ports that wait for them are over."""
         self._renew_lock()
         self.batches.clear()
+        self.held.clear()
         self.events = self._taken = 0
 
 
@@ -74,7 +82,7 @@ class Port(Gate):
         self._purged = False  # tokens that were taken in bulk, but not shown yet, are void
         self._funnel = funnel
         self.mutex = funnel.mutex
-        self.not_full = funnel.not_full
+        self.wake = funnel.wake  # the same for all ports: one round of reads wakes once
 
     def _is_full(self) -> bool:
         return self._funnel.events >= self._funnel.maxsize
@@ -83,7 +91,9 @@ class Port(Gate):
         if events:
             self._funnel.batches.append((self, events))
             self._funnel.events += len(events)
-            self._funnel.not_empty.notify()
+
+    def _hold(self) -> None:
+        self._funnel.held.append(self)
 
     def _purge(self, last: TokenEvent | None) -> None:
         self._purged = True
@@ -94,7 +104,6 @@ class Port(Gate):
     def _forget_in_child(self) -> None:
         """After a fork: the parent's worker is not here. The funnel has forgotten already."""
         self.mutex = self._funnel.mutex
-        self.not_full = self._funnel.not_full
         self.last = Error(AdapterClosed("this stream belongs to the parent process"))
         self._over = True
         self._store((self.last,))

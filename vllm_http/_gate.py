@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._events import End, Error, Started, Token, TokenEvent
@@ -20,17 +19,17 @@ class Gate(ABC):
         last: The last event, once it is in.
         mutex: Guards all of it. Reentrant: a signal handler or a garbage collection may end this
             very stream while its thread is inside.
-        not_full: Where the worker waits for the caller to take events.
+        wake: Wakes the caller, if it waits.
     """
 
     mutex: Any
-    not_full: threading.Condition
+    wake: Callable[[], None]
 
     def __init__(self) -> None:
         self.last: End | Error | None = None
         self._started = False
         self._over = False
-        self._waiting_to_put = False
+        self._resume: Callable[[], None] | None = None
         self._resumed = 0.0
 
     @property
@@ -39,8 +38,8 @@ class Gate(ABC):
         return self._over
 
     def held_back_until(self, now: float) -> float:
-        """When the worker last waited for the caller to take events; now, if it still does."""
-        return now if self._waiting_to_put else self._resumed
+        """When the reader last waited for the caller to take events; now, if it still does."""
+        return now if self._resume is not None else self._resumed
 
     def begin(self, event: Started) -> None:
         """Put the `Started` event, unless it is there already or the stream is over."""
@@ -48,24 +47,34 @@ class Gate(ABC):
             if not self._started and not self._over:
                 self._started = True
                 self._store((event,))
+                self.wake()
 
-    def put_tokens(self, tokens: list[Token]) -> bool:
-        """Put tokens behind the others; wait while the caller has too many to take.
+    def deliver(self, tokens: list[Token], resume: Callable[[], None]) -> bool:
+        """Put tokens behind the others, unless the stream is over. `wake` must follow.
+
+        Args:
+            tokens: All of one read; they are taken though there be no room.
+            resume: Called once there is room again; it takes no lock.
 
         Returns:
-            False when the stream is over and they were dropped.
+            Whether there is room for more.
         """
         with self.mutex:
-            while self._is_full() and not self._over:
-                self._waiting_to_put = True
-                self.not_full.wait()
-            if self._waiting_to_put:
-                self._resumed = time.monotonic()
-                self._waiting_to_put = False
             if self._over:
-                return False
+                return True
             self._store(tokens)
-            return True
+            if not self._is_full():
+                return True
+            self._resume = resume
+            self._hold()
+            return False
+
+    def go_on(self) -> None:
+        """The caller has made room. Under the mutex."""
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            self._resumed = time.monotonic()
+            resume()
 
     def finish(self, last: End | Error | None, *, purge: bool = False) -> bool:
         """Put the last event; None ends the stream without one.
@@ -86,8 +95,10 @@ class Gate(ABC):
             self._over = True
             if purge:
                 self._purge(None)
-            self._store(() if last is None else (last,))
-            self.not_full.notify_all()
+            self._resume = None
+            if last is not None:
+                self._store((last,))
+            self.wake()
             return True
 
     def drop(self) -> None:
@@ -98,11 +109,14 @@ class Gate(ABC):
 
     @abstractmethod
     def _is_full(self) -> bool:
-        """Whether the worker has to wait. Under the mutex."""
+        """Whether reading has to wait. Under the mutex."""
+
+    def _hold(self) -> None:  # noqa: B027 - most need nothing
+        """Have `go_on` called once the caller has taken enough. Under the mutex."""
 
     @abstractmethod
     def _store(self, events: Sequence[TokenEvent]) -> None:
-        """Keep the events and wake the caller, even for none. Under the mutex."""
+        """Keep the events. Under the mutex."""
 
     @abstractmethod
     def _purge(self, last: TokenEvent | None) -> None:

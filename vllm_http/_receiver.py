@@ -2,7 +2,7 @@
 
 `Receiver` is a `queue.Queue` of TokenEvents. What it adds lives under the queue's own mutex: all
 tokens of a read go in under one lock and with one wake-up; a full queue (`maxsize` events, and the
-tokens of one read) makes the worker wait; and events come out in bulk: the caller's thread moves up
+tokens of one read) makes reading wait; and events come out in bulk: the caller's thread moves up
 to half a queue to its own side under the lock and then hands them out without it.
 """
 
@@ -28,7 +28,7 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
     event has been taken, `get` raises `queue.Empty` at once rather than block for ever.
 
     Args:
-        maxsize: Events that may wait before the worker stops reading.
+        maxsize: Events that may wait before reading stops.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -56,7 +56,7 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
         deadline = None if timeout is None else time.monotonic() + timeout
         with self.mutex:
             while not self.queue:
-                self._wake_worker()
+                self._make_room_known()
                 left = None if deadline is None else deadline - time.monotonic()
                 if self._over or not block or (left is not None and left <= 0):
                     raise queue.Empty
@@ -64,12 +64,17 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
             with contextlib.suppress(IndexError):
                 for _ in range(max(1, self.maxsize // 2)):
                     self._taken.append(self.queue.popleft())
-            self._wake_worker()
+            self._make_room_known()
 
-    def _wake_worker(self) -> None:
+    def _make_room_known(self) -> None:
         # At half the queue, not at each free place: a slow caller must not cost a wake-up a token.
-        if self._waiting_to_put and self._backlog() <= self.maxsize // 2:
-            self.not_full.notify()
+        if self._resume is not None and self._backlog() <= self.maxsize // 2:
+            self.go_on()
+
+    def wake(self) -> None:
+        """Wake the caller, if it waits."""
+        with self.mutex:
+            self.not_empty.notify_all()
 
     def _backlog(self) -> int:
         return len(self.queue) + len(self._taken)
@@ -79,7 +84,6 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
 
     def _store(self, events: Sequence[TokenEvent]) -> None:
         self.queue.extend(events)
-        self.not_empty.notify_all()
 
     def _forget(self) -> None:
         self.queue.clear()
@@ -102,6 +106,7 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
         """After a fork: the parent's worker is not here, so say so instead of waiting for it."""
         self._renew_lock()
         self._over = True
+        self._resume = None
         self._forget()
         self.queue.append(Error(AdapterClosed("this stream belongs to the parent process")))
 

@@ -13,6 +13,11 @@ logger = logging.getLogger("vllm_http")
 logger.addHandler(logging.NullHandler())  # else Python prints warnings of a program without logging
 
 
+def may_log() -> bool:
+    """Whether a record of a task would go anywhere. (A failed one is a warning.)"""
+    return logger.isEnabledFor(logging.WARNING)
+
+
 def log_end(run: Run) -> None:
     """Log how a task ended, with the fields that orchestrators expect as the record's extras.
 

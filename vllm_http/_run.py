@@ -11,16 +11,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from ._clock import Clock
 from ._connections import Exchange
 from ._decoder import Decoder
 from ._errors import Phase, Timeout, WorkerError, forget_frames
 from ._events import End, Error, Metrics, Started
 from ._gate import Gate
+from ._reader import Reader
 from ._request import WireRequest, encode
-from ._settings import Timeouts
+from ._settings import Labels, Timeouts
 from ._task import TaskRequest
 from ._timeline import Timeline
 
@@ -36,14 +35,6 @@ class Over(Exception):
     """The stream is over; whoever still works on it should leave."""
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What an adapter's log records say of it."""
-
-    pool_id: str | None
-    replica_id: str | None
-
-
 class Run:
     """The state of one task.
 
@@ -51,10 +42,11 @@ class Run:
         task: A valid task.
         timeouts: Its clocks.
         gate: Its events' way out.
-        clock: Rings its alarms.
+        reader: Rings its alarms.
         version: The engine's version, or None while it is being asked for.
         labels: For the log record.
         on_over: Called once, from the thread that ended the stream.
+        on_left: Called once, when nothing holds on to the engine any more, if a worker had it.
     """
 
     def __init__(
@@ -63,10 +55,11 @@ class Run:
         *,
         timeouts: Timeouts,
         gate: Gate,
-        clock: Clock,
+        reader: Reader,
         version: Callable[[], str | None],
         labels: Labels,
         on_over: Callable[[Run], None],
+        on_left: Callable[[Run], None],
     ) -> None:
         self.job_id = task.job_id or str(uuid.uuid4())
         self.wire: WireRequest = encode(task, self.job_id)
@@ -77,17 +70,19 @@ class Run:
         self.had_500 = False
         self.session_id = task.session_id
         self.seed = task.seed
-        self._clock = clock
+        self._reader = reader
         self.version = version
         self.labels = labels
         self._on_over = on_over
+        self._on_left = on_left
+        self._leave: Callable[[], None] | None = None
         self._exchange: Exchange | None = None
         self._backoff: threading.Event | None = None
         self._decoder: Decoder | None = None
         self._accepted_id: str | None = None  # the X-Request-Id that Started tells
         self._served_id: str | None = None
         # The clock that runs: its phase, since when (time.monotonic()), and its limit in seconds.
-        # One tuple, since the clock's thread reads it while the worker writes.
+        # One tuple, since the reader's thread reads it while the worker writes.
         self._waits: tuple[Phase, float, float] = _FOR_NOTHING
         self._grace = -math.inf
         budget = (timeouts.total, task.deadline_ms and task.deadline_ms / 1000)
@@ -95,7 +90,7 @@ class Run:
             (b for b in budget if b is not None), default=math.inf
         )
         if self._deadline < math.inf:
-            clock.at(self._deadline, self.ring)
+            reader.at(self._deadline, self.ring)
 
     @property
     def over(self) -> bool:
@@ -147,7 +142,7 @@ class Run:
             if self.version() is not None:
                 self.announce()
             else:
-                self._clock.at(time.monotonic() + VERSION_PATIENCE, self._announce_late)
+                self._reader.at(time.monotonic() + VERSION_PATIENCE, self._announce_late)
 
     def announce(self) -> None:
         """Put `Started`, if the engine has accepted and it is not there yet. From any thread."""
@@ -176,9 +171,14 @@ class Run:
         if self.over or self._backoff.wait(seconds):
             raise Over
 
+    def handed_over(self, leave: Callable[[], None]) -> None:
+        """The reader goes on; an end has it call this."""
+        self._leave = leave
+
     def let_go(self) -> None:
-        """The worker leaves: nothing is left to end, nor kept alive in a cycle."""
-        self._exchange = self._backoff = None
+        """Worker or reader leave: nothing is left to end, nor kept alive in a cycle."""
+        self._exchange = self._backoff = self._leave = None
+        self._on_left(self)
 
     # The ends. The first one counts.
 
@@ -221,7 +221,7 @@ class Run:
 
     def abandon_soon(self) -> None:
         """`abandon`, for finalizers: takes no lock."""
-        self._clock.soon(self.abandon)
+        self._reader.soon(self.abandon)
 
     def ring(self, now: float) -> float | None:
         """An alarm: end what is due, else say when to look again."""
@@ -251,7 +251,7 @@ class Run:
     def _enter(self, phase: Phase, limit: float | None, *, since: float) -> None:
         self._waits = (phase, since, math.inf if limit is None else limit)
         if limit is not None:
-            self._clock.at(since + limit, self.ring)
+            self._reader.at(since + limit, self.ring)
 
     def _give_up_connecting(self) -> None:
         """Fail this attempt, not the task: it may be tried again."""
@@ -269,12 +269,14 @@ class Run:
         return won
 
     def _wake_worker(self) -> None:
-        """Whatever the worker blocks on: a socket or a backoff. The queue has woken it already."""
-        exchange, backoff = self._exchange, self._backoff
+        """Whatever the worker blocks on, a socket or a backoff; or the reader, which never does."""
+        exchange, backoff, leave = self._exchange, self._backoff, self._leave
         if exchange is not None:
             exchange.abort()
         if backoff is not None:
             backoff.set()
+        if leave is not None:
+            self._reader.soon(leave)
 
     def _forget_in_child(self) -> None:
         """After a fork: the worker is not here; its socket is the parent's."""

@@ -87,3 +87,11 @@ def _is_number(value: object, *, above: float = -math.inf, at_least: float = -ma
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return above < value <= _LONGEST and value >= at_least
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What an adapter's log records say of it."""
+
+    pool_id: str | None
+    replica_id: str | None

@@ -1,25 +1,25 @@
-"""Admission: so many tasks run, each on a thread; so many wait, in order; no more."""
+"""Admission: so many tasks run; so many wait, in order; no more."""
 
 from __future__ import annotations
 
+import functools
 import threading
-import time
 import weakref
 from collections.abc import Callable
 
+from ._crew import Crew
 from ._errors import AdapterClosed, CapacityExceeded, InvalidRequest, shown
-from ._record import log_end
+from ._record import log_end, may_log
 from ._run import Run
-from ._threads import start_thread
 
 
 class Slots:
-    """The live tasks of an adapter and the threads that serve them. Thread-safe.
+    """The live tasks of an adapter and the threads that open them. Thread-safe.
 
     Args:
-        max_concurrency: Tasks that run at once, each on a thread of its own.
+        max_concurrency: Tasks that run at once, until their connections are free again.
         max_pending: Tasks that wait for one of those.
-        serve: Takes one task to its end; never raises.
+        serve: Opens one task on a thread of its own; `release` follows in the end. Never raises.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Slots:
         self._serve = serve
         self._live: dict[str, Run] = {}
         self._closed = False
+        self._crew = Crew()
         self._forget_in_child()
 
     def _forget_in_child(self) -> None:
@@ -41,7 +42,8 @@ class Slots:
         self._live = {}
         self._known: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
         self._waiting: dict[str, Run] = {}
-        self._threads: set[threading.Thread] = set()
+        self._running: set[Run] = set()
+        self._crew._forget_in_child()
 
     def admit(self, run: Run) -> None:
         """Give the task a thread, or let it wait for one.
@@ -53,8 +55,8 @@ class Slots:
         """
         with self._lock:
             self._check(run)
-            if len(self._threads) < self._max_concurrency:
-                self._threads.add(start_thread("worker", self._work, run))
+            if len(self._running) < self._max_concurrency:
+                self._start(run)
             else:
                 self._waiting[run.job_id] = run
                 run.wait_for_turn()
@@ -64,7 +66,7 @@ class Slots:
         self.check_open()
         if run.job_id in self._live:
             raise InvalidRequest(f"job_id: {shown(run.job_id)} is live already", job_id=run.job_id)
-        # By tasks and not by threads: a thread outlives its task by the draining of the body.
+        # By tasks that live: one that runs outlives its stream by the end of its body.
         if len(self._live) >= self._max_concurrency + self._max_pending:
             raise CapacityExceeded(
                 f"max_concurrency {self._max_concurrency} tasks run and "
@@ -81,21 +83,33 @@ class Slots:
         if self._closed:
             raise AdapterClosed("the adapter is closed")
 
-    def _work(self, run: Run | None) -> None:
-        """The body of a worker thread."""
-        while run is not None:
-            self._serve(run)
-            log_end(run)
-            run = self._next()
+    def _start(self, run: Run) -> None:
+        self._crew.run(functools.partial(self._serve, run))
+        self._running.add(run)
 
-    def _next(self) -> Run | None:
+    def release(self, run: Run) -> None:
+        """A task that ran holds on to the engine no more: its place goes to the next."""
         with self._lock:
-            while self._waiting:
-                run = self._waiting.pop(next(iter(self._waiting), ""), None)
-                if run is not None:
-                    return run
-            self._threads.discard(threading.current_thread())
-            return None
+            self._running.discard(run)
+            while self._waiting and len(self._running) < self._max_concurrency:
+                self._start_next()
+        self._log(run)
+
+    def _start_next(self) -> None:
+        run = self._waiting.pop(next(iter(self._waiting)))
+        try:
+            self._start(run)
+        except CapacityExceeded as error:
+            run.fail(error)
+            self._log(run)
+
+    def _log(self, run: Run) -> None:
+        """On a thread that may be kept waiting by the application's handlers."""
+        if may_log():
+            try:
+                self._crew.run(functools.partial(log_end, run))
+            except CapacityExceeded:
+                log_end(run)
 
     def find(self, job_id: str) -> Run | None:
         """The task of that id, live or with events that its caller may still take."""
@@ -111,7 +125,7 @@ class Slots:
             if waited:
                 del self._waiting[run.job_id]
         if waited:
-            log_end(run)  # no worker will
+            self._log(run)  # nobody will release it
 
     def close(self) -> list[Run]:
         """Admit nothing more; the tasks that are live."""
@@ -121,9 +135,4 @@ class Slots:
 
     def join(self, timeout: float) -> None:
         """Wait for the worker threads, at most so many seconds."""
-        deadline = time.monotonic() + timeout
-        with self._lock:
-            threads = list(self._threads)
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+        self._crew.close(timeout)

@@ -31,7 +31,7 @@ class TokenStream(Iterator[TokenEvent]):
         self._run = run
         self._ended = False  # the last event was taken
         self._collector = Collector(run.job_id)
-        # Through the clock's thread: a finalizer may run inside one of our own locks.
+        # Through the reader's thread: a finalizer may run inside one of our own locks.
         self._abandon = weakref.finalize(self, run.abandon_soon)
         self._abandon.atexit = False  # the process's end closes the sockets anyway
 

@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
-from urllib3.util import wait_for_read
 
 from ._connections import POOLS, Exchange, exchanging
 from ._errors import StreamingError, WorkerError
 from ._redact import Redactor
 from ._refusal import refusal_of_answer
-from ._transport_errors import BODY, CONNECTION, body_error, connection_error
+from ._transport_body import ENCODINGS, Body, read
+from ._transport_errors import CONNECTION, connection_error
 
 
-READ_BYTES = 65536
 MAX_REFUSAL_BYTES = 65536
 MAX_DOCUMENT_BYTES = 16 * 2**20  # /metrics of a busy vLLM 0.32 is 70 kB
-_DRAIN_SECONDS = 0.2
 # A peer that vanished without a word is noticed even where the user set no clock.
 _KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
 if hasattr(socket, "TCP_KEEPIDLE"):
@@ -102,48 +98,6 @@ class _Adapter(HTTPAdapter):
         super().close()
 
 
-class Body:
-    """The body of an accepted answer."""
-
-    def __init__(self, response: requests.Response) -> None:
-        self._response = response
-
-    def read(self) -> bytes:
-        """What has arrived, at least one byte; b"" at the end. An abort of the exchange wakes it.
-
-        Raises:
-            StreamingError: The connection broke.
-        """
-        return _read(self._response)
-
-    def drain(self, patience: float) -> None:
-        """Read on to the end, so that the connection can be used again.
-
-        ``[DONE]`` is not the end of the body: closing there would cost each task a new connection.
-
-        Args:
-            patience: Seconds to wait for more to come; then there are 0.2 s to end.
-        """
-        sock = getattr(self._response.raw.connection, "sock", None)
-        if sock is None or not (_holds_bytes(sock) or wait_for_read(sock, patience)):
-            return
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        with contextlib.suppress(WorkerError, OSError):
-            while (left := deadline - time.monotonic()) > 0:
-                sock.settimeout(left)
-                if not self.read():
-                    break
-
-    def close(self) -> None:
-        """Let go of the connection: to the pool if the body was read to its end."""
-        self._response.close()
-
-
-def _holds_bytes(sock: Any) -> bool:
-    """Whether TLS has decrypted bytes that a poll does not see."""
-    return hasattr(sock, "pending") and sock.pending() > 0
-
-
 class Transport:
     """Opens requests to one engine. Thread-safe.
 
@@ -188,7 +142,15 @@ class Transport:
                 f"not text/event-stream: {text}",
                 retriable=not kind,  # cut in its headers, as far as http.client can tell
             )
-        return Body(answer)
+        encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ENCODINGS:
+            answer.close()
+            raise StreamingError(
+                f"engine answered in content encoding {self._redact(encoding)}, which was not "
+                "asked for",
+                retriable=False,
+            )
+        return Body(answer, exchange.response, encoding)
 
     def get(
         self, exchange: Exchange, path: str, headers: Mapping[str, str], timeout: float
@@ -260,14 +222,6 @@ def _start_of(answer: requests.Response) -> bytes:
 def _pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
     """The body as it comes, up to the limit; at its end the connection can be used again."""
     with contextlib.closing(answer):
-        while limit > 0 and (piece := _read(answer)):
+        while limit > 0 and (piece := read(answer)):
             yield piece[:limit]
             limit -= len(piece)
-
-
-def _read(answer: requests.Response) -> bytes:
-    try:
-        return answer.raw.read1(READ_BYTES, decode_content=True) or b""
-    except BODY as failure:
-        error = body_error(failure)
-    raise error

@@ -8,6 +8,7 @@ long as an error of ours has them as context. The innermost cause is kept, alone
 from __future__ import annotations
 
 import http.client
+import zlib
 
 import requests
 import urllib3
@@ -21,7 +22,7 @@ CONNECTION = (OSError, urllib3.exceptions.HTTPError, Aborted)  # RequestExceptio
 """What sending a request and waiting for its status may raise."""
 
 BODY = (
-    *(urllib3.exceptions.HTTPError, http.client.HTTPException, OSError),
+    *(urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, zlib.error),
     # http.client and urllib3 meet a file that was closed under them.
     *(ValueError, AttributeError),
 )

@@ -1,7 +1,6 @@
-"""One task on a worker thread: open (requests, tenacity), then read to the end.
+"""The first half of a task, on a worker thread: requests opens it, tenacity tries again.
 
-`open` ends with the first content decoded and hands on the body, the decoder and those tokens;
-`read` starts there, and is the only part that something other than this thread could take over.
+It ends with the first content decoded; `Reading` takes the body, the decoder and those tokens.
 """
 
 from __future__ import annotations
@@ -14,23 +13,21 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from ._connections import Aborted, Exchange
 from ._decoder import Decoder
-from ._errors import EngineUnavailable, StreamingError, Timeout, Unknown, WorkerError
+from ._errors import EngineUnavailable, StreamingError, Timeout, WorkerError, unforeseen
 from ._events import Token
+from ._reader import Reader
+from ._reading import Reading
 from ._redact import Redactor
 from ._run import Over, Run
 from ._settings import RetryPolicy
-from ._transport import Body, Transport
+from ._transport import Transport
+from ._transport_body import Body
 from ._transport_errors import StaleConnection
-
-
-_AT_ONCE = 0.02
-_LATER = 0.2
-"""Seconds that the end of a body may come after ``[DONE]``: before `End` is told, and after it."""
 
 
 @dataclass(slots=True)
 class _Opened:
-    """What `open` hands to `read`."""
+    """What is handed on."""
 
     body: Body
     decoder: Decoder
@@ -38,39 +35,42 @@ class _Opened:
 
 
 class Worker:
-    """Serves tasks, each on the thread that calls `serve`; shared by all of an adapter's threads.
+    """Opens tasks, each on the thread that calls `serve`; shared by all of an adapter's threads.
 
     Args:
         transport: To the engine.
+        reader: Goes on with what was opened.
         retry: How often to try again.
         max_event_bytes: The largest event that is accepted.
         redact: Applied to the engine's own text.
     """
 
     def __init__(
-        self, transport: Transport, retry: RetryPolicy, max_event_bytes: int, redact: Redactor
+        self,
+        transport: Transport,
+        reader: Reader,
+        retry: RetryPolicy,
+        max_event_bytes: int,
+        redact: Redactor,
     ) -> None:
         self._transport = transport
+        self.reader = reader
         self._retry = retry
         self._max_event_bytes = max_event_bytes
         self._redact = redact
 
     def serve(self, run: Run) -> None:
-        """Take the task to its end. Never raises; blocks on the engine, the caller or a backoff."""
+        """Open the task, and hand it on. Never raises; blocks on the engine or a backoff."""
         try:
             run.taken()
-            self._read(run, self._open(run))
+            opened = self._open(run)
         except Over:
-            pass
-        except WorkerError as error:
-            run.fail(error)
-        except BaseException as failure:
-            # Its text might hold anything, so the message has the type alone; the cause is kept.
-            unknown = Unknown(f"unforeseen {type(failure).__name__} in the worker")
-            unknown.__cause__ = failure
-            run.fail(unknown)
-        finally:
             run.let_go()
+        except BaseException as failure:
+            run.fail(failure if isinstance(failure, WorkerError) else unforeseen(failure))
+            run.let_go()
+        else:
+            Reading(run, opened.body, opened.decoder, self.reader).begin(opened.tokens)
 
     def _open(self, run: Run) -> _Opened:
         retrying = Retrying(
@@ -110,28 +110,8 @@ class Worker:
             run.accepted(request_id, decoder)
             return _Opened(body, decoder, _first_tokens(body, decoder))
         except BaseException:
-            body.close()  # before the next attempt: two copies would double the engine's load
+            body.release()  # before the next attempt: two copies would double the engine's load
             raise
-
-    def _read(self, run: Run, opened: _Opened) -> None:
-        body, decoder, tokens = opened.body, opened.decoder, opened.tokens
-        seen = 0
-        try:
-            while True:
-                if decoder.content != seen:
-                    seen = decoder.content
-                    run.content_came()
-                    if tokens and not run.gate.put_tokens(tokens):
-                        return
-                if decoder.over or not (chunk := body.read()):
-                    break
-                tokens = decoder.feed(chunk)
-            decoder.finish()
-            body.drain(_AT_ONCE)  # so that a task submitted upon the End finds the connection free
-            run.succeed()
-            body.drain(_LATER)
-        finally:
-            body.close()
 
     def _backoff(self, state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome is not None else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import SOON
 
-from vllm_http._clock import Clock
+from vllm_http._reader import Reader
 
 
 class Bell:
@@ -30,66 +30,66 @@ class Bell:
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
-    """A clock that runs."""
-    clock = Clock()
-    clock.start()
-    yield clock
-    clock.stop(SOON)
+def reader() -> Iterator[Reader]:
+    """A reader that runs."""
+    reader = Reader()
+    reader.start()
+    yield reader
+    reader.stop(SOON)
 
 
-def test_alarm_rings_at_its_time(clock: Clock) -> None:
+def test_alarm_rings_at_its_time(reader: Reader) -> None:
     """Never before."""
     bell = Bell()
     due = time.monotonic() + 0.05
 
-    clock.at(due, bell.ring)
+    reader.at(due, bell.ring)
 
     assert bell.rung.wait(SOON)
     assert bell.times[0] >= due
 
 
-def test_alarms_ring_in_the_order_of_their_times(clock: Clock) -> None:
+def test_alarms_ring_in_the_order_of_their_times(reader: Reader) -> None:
     """Whichever was set first."""
     late, early = Bell(), Bell()
     now = time.monotonic()
 
-    clock.at(now + 0.1, late.ring)
-    clock.at(now + 0.05, early.ring)
+    reader.at(now + 0.1, late.ring)
+    reader.at(now + 0.05, early.ring)
 
     assert late.rung.wait(SOON)
     assert early.times < late.times
 
 
-def test_alarm_may_ask_to_ring_again(clock: Clock) -> None:
+def test_alarm_may_ask_to_ring_again(reader: Reader) -> None:
     """It says when."""
     again = iter([0.01, 0.01])
     bell = Bell(lambda now: now + next(again) if len(bell.times) < 3 else None)
 
-    clock.at(time.monotonic(), bell.ring)
+    reader.at(time.monotonic(), bell.ring)
 
     assert bell.rung.wait(SOON)
     assert len(bell.times) == 3
 
 
-def test_failing_alarm_stops_no_other(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_alarm_stops_no_other(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
     """One task's bug is logged and costs the others nothing."""
     broken, sound = Bell(lambda now: 1 / 0), Bell()
 
-    clock.at(time.monotonic(), broken.ring)
-    clock.at(time.monotonic() + 0.05, sound.ring)
+    reader.at(time.monotonic(), broken.ring)
+    reader.at(time.monotonic() + 0.05, sound.ring)
 
     assert sound.rung.wait(SOON)
     assert "an alarm failed" in caplog.text
 
 
-def test_alarm_of_what_is_gone_does_not_ring(clock: Clock) -> None:
+def test_alarm_of_what_is_gone_does_not_ring(reader: Reader) -> None:
     """An alarm keeps nothing alive."""
     times: list[float] = []
     gone, last = Bell(times.append), Bell()
     now = time.monotonic()
-    clock.at(now + 0.05, gone.ring)
-    clock.at(now + 0.1, last.ring)
+    reader.at(now + 0.05, gone.ring)
+    reader.at(now + 0.1, last.ring)
 
     del gone
 
@@ -97,22 +97,22 @@ def test_alarm_of_what_is_gone_does_not_ring(clock: Clock) -> None:
     assert times == []
 
 
-def test_many_alarms_of_what_is_gone_are_swept(clock: Clock) -> None:
+def test_many_alarms_of_what_is_gone_are_swept(reader: Reader) -> None:
     """Tasks that end long before their time leave nothing that grows; others still ring."""
     last = Bell()
     for _ in range(5000):
-        clock.at(time.monotonic() + 3600, Bell().ring)
+        reader.at(time.monotonic() + 3600, Bell().ring)
 
-    clock.at(time.monotonic() + 0.05, last.ring)
+    reader.at(time.monotonic() + 0.05, last.ring)
 
     assert last.rung.wait(SOON)
 
 
-def test_soon_is_called_by_the_clock(clock: Clock) -> None:
+def test_soon_is_called_by_the_reader(reader: Reader) -> None:
     """Whoever asks does not wait for it, nor for any lock."""
     callers: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
 
-    clock.soon(lambda: callers.put(threading.current_thread()))
+    reader.soon(lambda: callers.put(threading.current_thread()))
 
     assert callers.get(timeout=SOON) is not threading.current_thread()
 
@@ -120,11 +120,11 @@ def test_soon_is_called_by_the_clock(clock: Clock) -> None:
 def test_clock_that_is_dropped_ends_its_thread() -> None:
     """Without stop() too; the thread holds nothing but its messages."""
     before = set(threading.enumerate())
-    clock = Clock()
-    clock.start()
+    reader = Reader()
+    reader.start()
     (thread,) = set(threading.enumerate()) - before
 
-    del clock
+    del reader
 
     thread.join(SOON)
     assert not thread.is_alive()

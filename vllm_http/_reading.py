@@ -1,0 +1,168 @@
+"""The second half of a task: from its first content to the end of the body.
+
+It begins on the worker's thread, which has opened the answer, and goes on in the reader's.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ._decoder import Decoder
+from ._errors import WorkerError, unforeseen
+from ._events import Token
+from ._reader import Reader, Wake
+from ._run import Run
+from ._transport_body import Body
+
+
+_AT_ONCE = 0.02
+_LATER = 0.2
+"""Seconds that the end of a body may come after ``[DONE]``: before `End` is told, and after it.
+
+Closing at ``[DONE]`` would cost each task a new connection, and a task that is submitted upon the
+`End` should find this one free.
+"""
+
+
+class Reading:
+    """Takes one accepted answer to its end, without ever blocking.
+
+    Args:
+        run: The task.
+        body: Read as far as the first content.
+        decoder: Fed with what was read.
+        reader: Whose thread goes on.
+    """
+
+    def __init__(self, run: Run, body: Body, decoder: Decoder, reader: Reader) -> None:
+        self._run = run
+        self._gate = run.gate
+        self._body = body
+        self._decoder = decoder
+        self._reader = reader
+        self._fileno: int | None = None
+        self._watched = False
+        self._seen = 0
+        self._left = False
+        self._well = False  # the engine's answer is whole; what is left is the body's end
+
+    def begin(self, tokens: list[Token]) -> None:
+        """Deliver the first tokens; go on with the reader, unless that was all."""
+        try:
+            self._fileno = self._body.dont_block()
+            self._advance(tokens)
+        except Exception as failure:
+            self._fail(failure)
+        self._gate.wake()
+        if self._well and not self._left:
+            self.ready()  # the end of the body comes with ``[DONE]`` as a rule
+        while self._fileno is None and not self._left:  # a mock's, which is all here
+            self.ready()
+        if not self._left:
+            self._run.handed_over(self.leave)
+            self._reader.soon(self._enter)
+
+    def _enter(self) -> None:
+        """The reader takes over."""
+        if self._run.over and not self._well:
+            self.leave()
+        elif not self._left and not self._watched:
+            self._watch()
+            if self._well:
+                self._set_alarm()
+            self._read_held_bytes()
+
+    def ready(self) -> Wake | None:
+        """Something has arrived, or the end."""
+        try:
+            chunk = self._body.read_ready()
+            if chunk is None:
+                return None
+            tokens = self._decoder.feed(chunk)
+            self._advance(tokens, ended=not chunk)
+        except Exception as failure:
+            self._fail(failure)
+            return None
+        self._read_held_bytes()
+        return self._gate.wake if tokens else None
+
+    def _advance(self, tokens: list[Token], *, ended: bool = False) -> None:
+        """Deliver what was decoded, and see whether it was the last.
+
+        Raises:
+            WorkerError: The stream did not end honestly.
+        """
+        decoder = self._decoder
+        room = True
+        if decoder.content != self._seen:
+            self._seen = decoder.content
+            self._run.content_came()
+            room = not tokens or self._gate.deliver(tokens, self._resume_soon)
+        if decoder.over or ended or self._body.ended:
+            self._conclude(ended)
+        elif self._run.over:
+            self.leave()
+        elif not room:
+            self._unwatch()
+
+    def _conclude(self, ended: bool) -> None:
+        if not self._well:
+            self._decoder.finish()
+            self._well = True
+            if self._watched:
+                self._set_alarm()
+        if ended or self._body.ended:
+            self._run.succeed()
+            self.leave()
+
+    def _set_alarm(self) -> None:
+        self._told_by = time.monotonic() + _AT_ONCE
+        self._reader.at(self._told_by, self._tell)
+
+    def _tell(self, now: float) -> float | None:
+        """The end of the body is late."""
+        if self._left:
+            return None
+        self._run.succeed()
+        if now >= self._told_by + _LATER:
+            self.leave()
+            return None
+        return self._told_by + _LATER
+
+    def _fail(self, failure: Exception) -> None:
+        if self._well:  # the engine's answer is whole, whatever became of its connection
+            self._run.succeed()
+        elif isinstance(failure, WorkerError):
+            self._run.fail(failure)
+        else:
+            self._run.fail(unforeseen(failure))
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the connection. On the reader's thread, once it has taken over."""
+        if not self._left:
+            self._left = True
+            self._unwatch()
+            self._body.release()
+            self._run.let_go()
+
+    def _read_held_bytes(self) -> None:
+        if self._watched and self._body.holds_bytes():
+            self._reader.soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._watched and (wake := self.ready()) is not None:
+            wake()
+
+    def _resume_soon(self) -> None:
+        self._reader.soon(self._enter)
+
+    def _watch(self) -> None:
+        if self._fileno is not None:
+            self._reader.watch(self._fileno, self)
+            self._watched = True
+
+    def _unwatch(self) -> None:
+        if self._watched and self._fileno is not None:
+            self._reader.unwatch(self._fileno)
+            self._watched = False
