@@ -40,14 +40,10 @@ def encode(task: TaskRequest, job_id: str) -> WireRequest:
     """
     fields = {name: value for name in _SENT if (value := getattr(task, name)) is not None}
     fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    members = [_member(name, name, value) for name, value in fields.items()]
-    members += [
-        _member(f"extra_body.{shown(k)[1:-1]}", k, value) for k, value in task.extra_body.items()
-    ]
     choices = task.extra_body.get("n")
     return WireRequest(
         path="/v1/completions" if task.messages is None else "/v1/chat/completions",
-        body=b"{" + b",".join(members) + b"}",
+        body=_body(fields, task.extra_body),
         correlation_id=quote(task.correlation_id or job_id, safe=_HEADER_SAFE),
         choices=choices if isinstance(choices, int) and choices > 0 else 1,
     )
@@ -57,18 +53,36 @@ def encode(task: TaskRequest, job_id: str) -> WireRequest:
 _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
 
 
-def _member(field: str, key: str, value: Any) -> bytes:
-    """One member of the body's JSON object, written on its own so that a refusal can name it."""
+def _body(fields: dict[str, Any], extra_body: dict[str, Any]) -> bytes:
     try:
-        # allow_nan: vLLM answers 400 to NaN, and JSON has none.
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return f"{json.dumps(key, ensure_ascii=False)}:{text}".encode()
+        return _json({**fields, **extra_body})
+    except (TypeError, ValueError, RecursionError):
+        pass
+    for key, value in fields.items():
+        _check(key, value)
+    for key, value in extra_body.items():
+        _check(f"extra_body.{shown(key)[1:-1]}", {key: value})
+    raise InvalidRequest("the task cannot be written as JSON")
+
+
+def _check(field: str, value: Any) -> None:
+    try:
+        _json(value)
+        return
     except UnicodeEncodeError:
         why = "it holds a lone surrogate"
     except (TypeError, ValueError, RecursionError) as failure:
         why = str(failure)
     # Outside of the except: its exceptions hold the value, which may be a prompt.
     raise InvalidRequest(f"{field}: cannot be written as JSON: {why}")
+
+
+def _json(value: Any) -> bytes:
+    # allow_nan: vLLM answers 400 to NaN, and JSON has none.
+    return _ENCODER.encode(value).encode()
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def parse_base_url(url: str) -> str:

@@ -73,6 +73,23 @@ class Worker:
             Reading(run, opened.body, opened.decoder, self.reader).begin(opened.tokens)
 
     def _open(self, run: Run) -> _Opened:
+        try:
+            return self._attempt(run)
+        except WorkerError as failure:
+            failures = [failure]
+        return self._try_again(run, failures)
+
+    def _try_again(self, run: Run, failures: list[WorkerError]) -> _Opened:
+        """Go on after a first failure, which is tenacity's first attempt.
+
+        It is not asked before: its bookkeeping took a tenth of the time to the first token.
+        """
+
+        def attempt() -> _Opened:
+            if failures:
+                raise failures.pop()
+            return self._attempt(run)
+
         retrying = Retrying(
             stop=stop_after_attempt(self._retry.attempts),
             wait=self._backoff,
@@ -80,7 +97,7 @@ class Worker:
             sleep=run.pause,
             reraise=True,
         )
-        return retrying(self._attempt, run)
+        return retrying(attempt)
 
     def _attempt(self, run: Run) -> _Opened:
         run.timeline.attempts += 1
