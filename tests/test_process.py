@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import support
-from support import SOON, a_task, answer, kinds, posts, stopwatch, the_error, wait_until
+from support import SOON, a_task, answer, kinds, posts, stopwatch, the_error
 
-from vllm_http import VllmHttpAdapter
+from vllm_http import VllmHttpAdapter, _bell, _threads
 from vllm_http.testing import FakeEngine, Stall, Text, Wait
 
 
@@ -207,47 +207,50 @@ def test_keyboard_interrupt_in_the_loop(engine: FakeEngine) -> None:
     engine.wait_idle()
 
 
-def main_thread_takes() -> bool:
-    """Whether the main thread waits in a queue of ours."""
-    frame = sys._current_frames()[threading.main_thread().ident or 0]
-    caller = frame.f_back
-    return (frame.f_code.co_filename, frame.f_code.co_name) == (threading.__file__, "wait") and (
-        caller is not None and caller.f_code.co_name in ("_take", "take")
-    )
-
-
 @contextmanager
-def signal_elsewhere() -> Iterator[None]:
+def signal_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Once the main thread waits for an event, send SIGINT to another thread: nothing wakes it."""
+    about_to_wait = threading.Event()
+
+    def patience(timeout: float | None) -> float | None:
+        if threading.current_thread() is threading.main_thread():
+            about_to_wait.set()
+        return _threads.patience(timeout)
 
     def interrupt() -> None:
-        wait_until(main_thread_takes)
+        assert about_to_wait.wait(SOON)
+        threading.Event().wait(0.02)  # nothing tells that it waits now
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
+    monkeypatch.setattr(_bell, "patience", patience)
     thread = threading.Thread(target=interrupt)
     thread.start()
     yield
     thread.join()
 
 
-def test_interrupt_that_wakes_nobody(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
+def test_interrupt_that_wakes_nobody(
+    engine: FakeEngine, adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C reaches a caller who waits, also where the system gave it to another thread."""
     engine.script(Text("a"), Stall())
     with adapter.submit(a_task()) as stream:
         assert kinds([next(stream), next(stream)]) == ["started", "token"]
-        with signal_elsewhere(), stopwatch() as watch, pytest.raises(KeyboardInterrupt):
+        with signal_elsewhere(monkeypatch), stopwatch() as watch, pytest.raises(KeyboardInterrupt):
             next(stream)
 
     assert watch.seconds < SOON
     engine.wait_idle()
 
 
-def test_interrupt_of_many_that_wakes_nobody(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
+def test_interrupt_of_many_that_wakes_nobody(
+    engine: FakeEngine, adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So it does where one caller drains all."""
     engine.script(Text("a"), Stall())
     many = adapter.stream_many([a_task()])
     assert kinds([next(many)[1], next(many)[1]]) == ["started", "token"]
-    with signal_elsewhere(), stopwatch() as watch, pytest.raises(KeyboardInterrupt):
+    with signal_elsewhere(monkeypatch), stopwatch() as watch, pytest.raises(KeyboardInterrupt):
         next(many)
 
     assert watch.seconds < SOON

@@ -19,6 +19,10 @@ Job: TypeAlias = Callable[[], None]
 _KEPT = 0.5
 """Seconds that an idle thread waits for its next job."""
 
+_MOST_IDLE = 8
+"""Idle threads that are kept. When hundreds ran out of patience at once, all streams stood still
+for 10 ms."""
+
 
 class Crew:
     """Runs each job on a thread at once. Thread-safe."""
@@ -58,7 +62,7 @@ class Crew:
 
     def _next(self) -> Job | None:
         with self._lock:
-            if self._closed:
+            if self._closed or self._idle == _MOST_IDLE:
                 return None
             self._idle += 1
         try:

@@ -6,11 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from ._bell import Bell
 from ._errors import AdapterClosed
 from ._events import Error, Started, TokenEvent
 from ._gate import Gate
 from ._task import TaskRequest
-from ._threads import patience
 
 
 class Funnel:
@@ -32,12 +32,7 @@ class Funnel:
 
     def _renew_lock(self) -> None:
         self.mutex = threading.RLock()
-        self.not_empty = threading.Condition(self.mutex)
-
-    def wake(self) -> None:
-        """Wake the caller, if it waits."""
-        with self.mutex:
-            self.not_empty.notify()
+        self.bell = Bell()
 
     def take(self) -> list[tuple[Port, Sequence[TokenEvent]]]:
         """All that waits, in order; waits for something. For one thread."""
@@ -47,8 +42,9 @@ class Funnel:
             held, self.held = self.held, []
             for port in held:
                 port.go_on()
-            while not self.batches:
-                self.not_empty.wait(patience(None))
+        while not self.batches:
+            self.bell.wait()
+        with self.mutex:
             batches = list(self.batches)
             self.batches.clear()
             self._taken = self.events
@@ -82,7 +78,7 @@ class Port(Gate):
         self._purged = False  # tokens that were taken in bulk, but not shown yet, are void
         self._funnel = funnel
         self.mutex = funnel.mutex
-        self.wake = funnel.wake  # the same for all ports: one round of reads wakes once
+        self.bell = funnel.bell  # the same for all ports: one round of reads wakes once
 
     def _is_full(self) -> bool:
         return self._funnel.events >= self._funnel.maxsize

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ._bell import Bell
 from ._events import End, Error, Started, Token, TokenEvent
 
 
@@ -19,11 +20,11 @@ class Gate(ABC):
         last: The last event, once it is in.
         mutex: Guards all of it. Reentrant: a signal handler or a garbage collection may end this
             very stream while its thread is inside.
-        wake: Wakes the caller, if it waits.
+        bell: Rings when there is something for the caller.
     """
 
     mutex: Any
-    wake: Callable[[], None]
+    bell: Bell
 
     def __init__(self) -> None:
         self.last: End | Error | None = None
@@ -47,10 +48,10 @@ class Gate(ABC):
             if not self._started and not self._over:
                 self._started = True
                 self._store((event,))
-                self.wake()
+                self.bell.ring()
 
     def deliver(self, tokens: list[Token], resume: Callable[[], None]) -> bool:
-        """Put tokens behind the others, unless the stream is over. `wake` must follow.
+        """Put tokens behind the others, unless the stream is over. the bell is to be rung.
 
         Args:
             tokens: All of one read; they are taken though there be no room.
@@ -70,7 +71,7 @@ class Gate(ABC):
             return False
 
     def go_on(self) -> None:
-        """The caller has made room. Under the mutex."""
+        """The caller has made room; nothing if nobody waits for it. On the caller's thread."""
         resume, self._resume = self._resume, None
         if resume is not None:
             self._resumed = time.monotonic()
@@ -98,7 +99,7 @@ class Gate(ABC):
             self._resume = None
             if last is not None:
                 self._store((last,))
-            self.wake()
+            self.bell.ring()
             return True
 
     def drop(self) -> None:

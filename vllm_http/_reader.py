@@ -16,28 +16,28 @@ import selectors
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from ._alarms import Alarms, Ring
+from ._bell import Bell, Chain
 from ._errors import CapacityExceeded
 from ._threads import start_thread
 
 
 logger = logging.getLogger("vllm_http")
 
-Wake: TypeAlias = Callable[[], None]
-
 
 class Watched(Protocol):
     """Who reads a socket. Its methods never raise and never block."""
 
-    def ready(self) -> Wake | None:
+    def ready(self) -> Bell | None:
         """There is something to read, or an end.
 
         Returns:
-            What wakes the caller that waits for it, to be called when all sockets were read: a
-            caller that wakes earlier fights this thread for the interpreter at each system call.
+            What to ring for the caller, once all sockets were read: a caller that wakes earlier
+            fights this thread for the interpreter at each system call.
         """
 
     def leave(self) -> None:
@@ -47,13 +47,17 @@ class Watched(Protocol):
 _LONGEST = 3600.0
 """Seconds; more than some selectors take is not needed."""
 
+_SOON = 0.001
+_LATER = 0.005
+"""Seconds after which to look after a chain, with and without something to be done behind it."""
+
 
 class Reader:
     """The thread's handle. The first `start` starts it.
 
     `at` and `soon` may be called from any thread, and from a finalizer too: they take no lock, so
-    that a garbage collection inside one of our own locks cannot deadlock on them. `watch` and
-    `unwatch` are for the thread itself.
+    that a garbage collection inside one of our own locks cannot deadlock on them. `afterwards`,
+    `watch` and `unwatch` are for the thread itself.
     """
 
     def __init__(self) -> None:
@@ -86,6 +90,10 @@ class Reader:
     def soon(self, call: Callable[[], object]) -> None:
         """Call something on the reader's thread, now. It must not raise."""
         self._loop.tell(call)
+
+    def afterwards(self, call: Callable[[], object]) -> None:
+        """Call something once the callers woken by this round of reads run. It must not raise."""
+        self._loop.afterwards.append(call)
 
     def watch(self, fileno: int, watched: Watched) -> None:
         """Tell whenever there is something to read, or an end."""
@@ -120,6 +128,9 @@ class _Loop:
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._alarms = Alarms()
+        self._chain = Chain()
+        self._bells: list[Bell] = []  # of this round of reads
+        self.afterwards: deque[Callable[[], object]] = deque()
         self._wakes_at = -math.inf  # when it wakes by itself; -inf while it is awake
         self._pipe: tuple[int, int] | None = None
         self._closers: list[weakref.finalize[..., _Loop]] = []
@@ -160,11 +171,14 @@ class _Loop:
                 # the thread sleeps.
                 self._wakes_at = self._alarms.next
                 wait = max(0.0, self._wakes_at - time.monotonic()) if self._inbox.empty() else 0.0
-                ready = self.selector.select(min(wait, _LONGEST))
+                self._ring()
+                ready = self.selector.select(min(wait, self._patience()))
                 self._wakes_at = -math.inf
                 self._read(ready)
                 del ready  # it may hold the last reference to a task, and that to our handle
+                self._look_after_chain()
         finally:
+            self._ring()
             for key in list(self.selector.get_map().values()):
                 if key.data is not None:
                     key.data.leave()
@@ -172,30 +186,52 @@ class _Loop:
 
     def _take_messages(self) -> bool:
         """Do what the messages say; False once one says to end."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                message = self._inbox.get_nowait()
-                if message is None:
-                    return False
-                if isinstance(message, tuple):
-                    self._alarms.add(*message)
-                    continue
-                try:
-                    message()
-                except Exception:  # one task's bug must not stop all others
-                    logger.exception("a message to the reader failed")
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if message is None:
+                return False
+            if isinstance(message, tuple):
+                self._alarms.add(*message)
+            else:
+                self._call(message)
         return True
 
+    def _call(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:  # one task's bug must not stop all others
+            logger.exception("a message to the reader failed")
+
     def _read(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
-        wakes = set()
         for key, _ in ready:
             watched: Watched | None = key.data
             if watched is None:
                 self._empty_pipe()
-            elif (wake := watched.ready()) is not None:
-                wakes.add(wake)
-        for wake in wakes:
-            wake()
+            elif (bell := watched.ready()) is not None:
+                self._bells.append(bell)
+        if len(self._bells) == 1:  # nobody else has to wait for what comes afterwards
+            self._do_afterwards()
+
+    def _ring(self) -> None:
+        """Wake the callers; just before this thread sleeps, so that the interpreter is free."""
+        if self._bells:
+            self._chain.ring(self._bells)
+            self._bells.clear()
+
+    def _patience(self) -> float:
+        if self._chain.done:
+            return _LONGEST if not self.afterwards else 0.0
+        return _SOON if self.afterwards else _LATER
+
+    def _look_after_chain(self) -> None:
+        if not self._chain.done:
+            self._chain.mend()
+        if self.afterwards and self._chain.done and not self._bells:
+            self._do_afterwards()
+
+    def _do_afterwards(self) -> None:
+        while self.afterwards:
+            self._call(self.afterwards.popleft())
 
     def _empty_pipe(self) -> None:
         with contextlib.suppress(OSError):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 
+from ._bell import Bell
 from ._decoder import Decoder
 from ._errors import WorkerError, unforeseen
 from ._events import Token
-from ._reader import Reader, Wake
+from ._reader import Reader
 from ._run import Run
 from ._transport_body import Body
 
@@ -44,6 +45,7 @@ class Reading:
         self._watched = False
         self._seen = 0
         self._left = False
+        self._ended = False  # as far as a read has told
         self._well = False  # the engine's answer is whole; what is left is the body's end
 
     def begin(self, tokens: list[Token]) -> None:
@@ -53,7 +55,7 @@ class Reading:
             self._advance(tokens)
         except Exception as failure:
             self._fail(failure)
-        self._gate.wake()
+        self._gate.bell.ring()
         if self._well and not self._left:
             self.ready()  # the end of the body comes with ``[DONE]`` as a rule
         while self._fileno is None and not self._left:  # a mock's, which is all here
@@ -72,48 +74,57 @@ class Reading:
                 self._set_alarm()
             self._read_held_bytes()
 
-    def ready(self) -> Wake | None:
+    def ready(self) -> Bell | None:
         """Something has arrived, or the end."""
         try:
             chunk = self._body.read_ready()
             if chunk is None:
                 return None
+            self._ended = not chunk
             tokens = self._decoder.feed(chunk)
-            self._advance(tokens, ended=not chunk)
+            self._advance(tokens)
         except Exception as failure:
             self._fail(failure)
             return None
         self._read_held_bytes()
-        return self._gate.wake if tokens else None
+        return self._gate.bell if tokens else None
 
-    def _advance(self, tokens: list[Token], *, ended: bool = False) -> None:
-        """Deliver what was decoded, and see whether it was the last.
-
-        Raises:
-            WorkerError: The stream did not end honestly.
-        """
+    def _advance(self, tokens: list[Token]) -> None:
+        """Deliver what was decoded, and see whether it was the last."""
         decoder = self._decoder
         room = True
         if decoder.content != self._seen:
             self._seen = decoder.content
             self._run.content_came()
             room = not tokens or self._gate.deliver(tokens, self._resume_soon)
-        if decoder.over or ended or self._body.ended:
-            self._conclude(ended)
+        if decoder.over or self._ended or self._body.ended:
+            if tokens and self._watched:
+                # Hundreds of streams may end at one step of the engine: all tokens come first.
+                self._reader.afterwards(self._conclude)
+            else:
+                self._conclude()
         elif self._run.over:
             self.leave()
         elif not room:
             self._unwatch()
 
-    def _conclude(self, ended: bool) -> None:
+    def _conclude(self) -> None:
+        """Nothing more will be decoded; the end of the body may have come as well."""
+        if self._left:
+            return
         if not self._well:
-            self._decoder.finish()
+            try:
+                self._decoder.finish()
+            except WorkerError as failure:
+                self._fail(failure)
+                return
             self._well = True
-            if self._watched:
+            if self._watched and not (self._ended or self._body.ended):
                 self._set_alarm()
-        if ended or self._body.ended:
+        if self._ended or self._body.ended:
+            self._hang_up()  # before the end is told: the caller's next task finds it free
             self._run.succeed()
-            self.leave()
+            self._run.let_go()
 
     def _set_alarm(self) -> None:
         self._told_by = time.monotonic() + _AT_ONCE
@@ -141,18 +152,21 @@ class Reading:
     def leave(self) -> None:
         """Let go of the connection. On the reader's thread, once it has taken over."""
         if not self._left:
-            self._left = True
-            self._unwatch()
-            self._body.release()
+            self._hang_up()
             self._run.let_go()
+
+    def _hang_up(self) -> None:
+        self._left = True
+        self._unwatch()
+        self._body.release()
 
     def _read_held_bytes(self) -> None:
         if self._watched and self._body.holds_bytes():
             self._reader.soon(self._read_on)
 
     def _read_on(self) -> None:
-        if self._watched and (wake := self.ready()) is not None:
-            wake()
+        if self._watched and (bell := self.ready()) is not None:
+            bell.ring()
 
     def _resume_soon(self) -> None:
         self._reader.soon(self._enter)

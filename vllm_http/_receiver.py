@@ -1,9 +1,8 @@
-"""The queue between a worker and its caller: one thread boundary, one lock, one honest end.
+"""The queue between the reader and a caller: one thread boundary, one honest end.
 
-`Receiver` is a `queue.Queue` of TokenEvents. What it adds lives under the queue's own mutex: all
-tokens of a read go in under one lock and with one wake-up; a full queue (`maxsize` events, and the
-tokens of one read) makes reading wait; and events come out in bulk: the caller's thread moves up
-to half a queue to its own side under the lock and then hands them out without it.
+`Receiver` is a `queue.Queue` of TokenEvents. All tokens of a read go in under one lock and with one
+wake-up; a full queue (`maxsize` events, and the tokens of one read) makes reading wait. They come
+out without a lock, since a deque is thread-safe by itself.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from ._bell import Bell
 from ._errors import AdapterClosed
 from ._events import Error, Started, TokenEvent
 from ._gate import Gate
-from ._threads import patience
 
 
 class Receiver(Gate, queue.Queue[TokenEvent]):
@@ -31,11 +30,12 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
         maxsize: Events that may wait before reading stops.
     """
 
+    queue: deque[TokenEvent]
+
     def __init__(self, maxsize: int) -> None:
         queue.Queue.__init__(self, maxsize)
         Gate.__init__(self)
         self._renew_lock()
-        self._taken: deque[TokenEvent] = deque()  # the consumer's side; no lock needed
 
     def get(self, block: bool = True, timeout: float | None = None) -> TokenEvent:
         """The next event.
@@ -44,63 +44,44 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
             queue.Empty: None came in time, or the stream is over and all were taken.
         """
         try:
-            return self._taken.popleft()
+            event = self.queue.popleft()
         except IndexError:
-            self._take(block, timeout)
-        try:
-            return self._taken.popleft()
-        except IndexError:  # purged between the two
-            return self.get(block, timeout)
-
-    def _take(self, block: bool, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self.mutex:
-            while not self.queue:
-                self._make_room_known()
-                left = None if deadline is None else deadline - time.monotonic()
-                if self._over or not block or (left is not None and left <= 0):
-                    raise queue.Empty
-                self.not_empty.wait(patience(left))
-            with contextlib.suppress(IndexError):
-                for _ in range(max(1, self.maxsize // 2)):
-                    self._taken.append(self.queue.popleft())
-            self._make_room_known()
-
-    def _make_room_known(self) -> None:
+            event = self._wait(block, timeout)
         # At half the queue, not at each free place: a slow caller must not cost a wake-up a token.
-        if self._resume is not None and self._backlog() <= self.maxsize // 2:
+        if self._resume is not None and len(self.queue) <= self.maxsize // 2:
             self.go_on()
+        return event
 
-    def wake(self) -> None:
-        """Wake the caller, if it waits."""
-        with self.mutex:
-            self.not_empty.notify_all()
-
-    def _backlog(self) -> int:
-        return len(self.queue) + len(self._taken)
+    def _wait(self, block: bool, timeout: float | None) -> TokenEvent:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            over = self._over  # before the look into the queue: the last event comes before it
+            with contextlib.suppress(IndexError):
+                return self.queue.popleft()
+            self.go_on()  # it may have been filled, and emptied, before the reader knew
+            left = None if deadline is None else deadline - time.monotonic()
+            if over or not block or (left is not None and left <= 0):
+                self.bell.ring()  # a second thread that waits, against the rules, waits no more
+                raise queue.Empty
+            self.bell.wait(left)
 
     def _is_full(self) -> bool:
-        return self._backlog() >= self.maxsize
+        return len(self.queue) >= self.maxsize
 
     def _store(self, events: Sequence[TokenEvent]) -> None:
         self.queue.extend(events)
 
     def _forget(self) -> None:
         self.queue.clear()
-        self._taken.clear()
 
     def _purge(self, last: TokenEvent | None) -> None:
         keep = []
-        for side in (self._taken, self.queue):
-            with contextlib.suppress(IndexError):  # the consumer may take from its side meanwhile
-                while True:
-                    event = side.popleft()
-                    if isinstance(event, Started) or event is last:
-                        keep.append(event)
+        with contextlib.suppress(IndexError):  # the consumer may take some meanwhile
+            while True:
+                event = self.queue.popleft()
+                if isinstance(event, Started) or event is last:
+                    keep.append(event)
         self.queue.extend(keep)
-
-    def _qsize(self) -> int:
-        return self._backlog()
 
     def _forget_in_child(self) -> None:
         """After a fork: the parent's worker is not here, so say so instead of waiting for it."""
@@ -113,6 +94,4 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
     def _renew_lock(self) -> None:
         # Reentrant, unlike a plain Queue's: see Gate.
         self.mutex = threading.RLock()
-        self.not_empty = threading.Condition(self.mutex)
-        self.not_full = threading.Condition(self.mutex)
-        self.all_tasks_done = threading.Condition(self.mutex)
+        self.bell = Bell()

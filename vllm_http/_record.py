@@ -13,9 +13,13 @@ logger = logging.getLogger("vllm_http")
 logger.addHandler(logging.NullHandler())  # else Python prints warnings of a program without logging
 
 
-def may_log() -> bool:
-    """Whether a record of a task would go anywhere. (A failed one is a warning.)"""
-    return logger.isEnabledFor(logging.WARNING)
+def is_logged(run: Run) -> bool:
+    """Whether `log_end` would do anything."""
+    return logger.isEnabledFor(_level(run))
+
+
+def _level(run: Run) -> int:
+    return logging.WARNING if isinstance(run.gate.last, Error) else logging.INFO
 
 
 def log_end(run: Run) -> None:
@@ -54,7 +58,7 @@ def _log_end(run: Run) -> None:
         "status": error.status if error is not None else None,
     }
     logger.log(
-        logging.INFO if error is None else logging.WARNING,
+        _level(run),
         "task %s: %s, %d tokens, %d attempts",
         run.job_id,
         outcome if error is None else error.code,

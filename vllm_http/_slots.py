@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ._crew import Crew
 from ._errors import AdapterClosed, CapacityExceeded, InvalidRequest, shown
-from ._record import log_end, may_log
+from ._record import is_logged, log_end
 from ._run import Run
 
 
@@ -105,7 +105,7 @@ class Slots:
 
     def _log(self, run: Run) -> None:
         """On a thread that may be kept waiting by the application's handlers."""
-        if may_log():
+        if is_logged(run):
             try:
                 self._crew.run(functools.partial(log_end, run))
             except CapacityExceeded:

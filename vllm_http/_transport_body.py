@@ -92,7 +92,8 @@ class Body:
         """Let go of the connection: to the pool if the body was read to its end."""
         if self._response is not None and self._response.isclosed():
             self._answer.raw.release_conn()
-        self._answer.close()
+        else:
+            self._answer.close()
 
 
 def read(answer: requests.Response) -> bytes:
