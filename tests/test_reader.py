@@ -1,8 +1,9 @@
-"""The one thread that rings all alarms of an adapter."""
+"""The one thread that reads all answers of an adapter and rings all its alarms."""
 
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import SOON
 
-from vllm_http._reader import Reader
+from vllm_http import _bell
+from vllm_http._reader import _BUSY, Reader
 
 
 class Bell:
@@ -117,7 +119,7 @@ def test_soon_is_called_by_the_reader(reader: Reader) -> None:
     assert callers.get(timeout=SOON) is not threading.current_thread()
 
 
-def test_clock_that_is_dropped_ends_its_thread() -> None:
+def test_reader_that_is_dropped_ends_its_thread() -> None:
     """Without stop() too; the thread holds nothing but its messages."""
     before = set(threading.enumerate())
     reader = Reader()
@@ -128,3 +130,127 @@ def test_clock_that_is_dropped_ends_its_thread() -> None:
 
     thread.join(SOON)
     assert not thread.is_alive()
+
+
+class Watched:
+    """Reads a socket, and notes what came."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.left = threading.Event()
+        self.bell = _bell.Bell()
+        self._reader = reader
+
+    def watch(self) -> None:
+        self._reader.soon(lambda: self._reader.watch(self.near.fileno(), self))
+
+    def unwatch(self) -> None:
+        self._reader.soon(lambda: self._reader.unwatch(self.near.fileno()))
+
+    def ready(self) -> _bell.Bell:
+        self.came.put(self.near.recv(100))
+        return self.bell
+
+    def leave(self) -> None:
+        self.left.set()
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+@pytest.fixture
+def watch(reader: Reader) -> Iterator[Callable[[], Watched]]:
+    """Makes sockets that are watched."""
+    made: list[Watched] = []
+
+    def make() -> Watched:
+        watched = Watched(reader)
+        made.append(watched)
+        watched.watch()
+        return watched
+
+    yield make
+    reader.stop(SOON)
+    for watched in made:
+        watched.close()
+
+
+def test_what_arrives_is_read_and_its_caller_woken(watch: Callable[[], Watched]) -> None:
+    """Read first, then rung."""
+    watched = watch()
+
+    watched.far.send(b"a")
+
+    watched.bell.wait(SOON)
+    assert watched.came.get_nowait() == b"a"
+
+
+def test_what_is_not_watched_is_not_read(watch: Callable[[], Watched]) -> None:
+    """It waits in the socket until it is watched again."""
+    watched, other = watch(), watch()
+    watched.unwatch()
+    watched.far.send(b"a")
+    other.far.send(b"b")
+    assert other.came.get(timeout=SOON) == b"b"
+    assert watched.came.empty()
+
+    watched.watch()
+
+    assert watched.came.get(timeout=SOON) == b"a"
+
+
+def test_many_that_arrive_at_once_are_all_read(watch: Callable[[], Watched]) -> None:
+    """Round after round, each caller woken each time."""
+    all_watched = [watch() for _ in range(4 * _BUSY)]
+
+    for number in range(50):
+        for watched in all_watched:
+            watched.far.send(b"%d" % number)
+        for watched in all_watched:
+            watched.bell.wait(SOON)
+            assert watched.came.get(timeout=SOON) == b"%d" % number
+
+
+@pytest.mark.parametrize("callers", [0, 1, 3])
+def test_what_is_left_for_afterwards_is_done(
+    reader: Reader, watch: Callable[[], Watched], callers: int
+) -> None:
+    """Whether many callers are woken before, or one, or nobody."""
+    all_watched = [watch() for _ in range(callers)]
+    done = threading.Event()
+
+    def send_and_ask() -> None:
+        for watched in all_watched:
+            watched.far.send(b"a")
+        reader.afterwards(done.set)
+
+    reader.soon(send_and_ask)
+
+    assert done.wait(SOON)
+    for watched in all_watched:
+        watched.bell.wait(SOON)
+
+
+def test_failing_call_stops_no_other(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in one task is logged, and the others go on."""
+    done = threading.Event()
+
+    reader.soon(lambda: 1 / 0)
+    reader.soon(done.set)
+
+    assert done.wait(SOON)
+    assert "a message to the reader failed" in caplog.text
+
+
+def test_stop_tells_those_that_are_watched(
+    reader: Reader, watch: Callable[[], Watched]
+) -> None:
+    """They let go of what they hold."""
+    watched = watch()
+
+    reader.stop(SOON)
+
+    assert watched.left.is_set()

@@ -142,7 +142,7 @@ class Transport:
     def __init__(self, endpoint: Endpoint, redact: Redactor) -> None:
         self._endpoint = endpoint.with_environment()
         self._redact = redact
-        self._requests: dict[tuple[str, str], requests.PreparedRequest] = {}
+        self._first: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._http = _Adapter(self._endpoint.connections)
 
     def stream(
@@ -213,8 +213,7 @@ class Transport:
         connect_timeout: float | None,
     ) -> requests.Response:
         endpoint = self._endpoint
-        request = self._prepared(method, path).copy()
-        request.headers.update(headers)
+        request = self._request(method, path, headers)
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
             request.body = body
@@ -232,15 +231,21 @@ class Transport:
             error = connection_error(failure, exchange, endpoint.base_url, self._redact)
         raise error
 
-    def _prepared(self, method: str, path: str) -> requests.PreparedRequest:
-        """What all requests to a path have in common; to be copied."""
-        prepared = self._requests.get((method, path))
-        if prepared is None:
+    def _request(
+        self, method: str, path: str, headers: Mapping[str, str]
+    ) -> requests.PreparedRequest:
+        """A request without a body. What all to a path have in common is prepared once."""
+        first = self._first.get((method, path))
+        if first is None:
             # identity: a compressed stream would be held back by whoever compresses it.
-            headers = {"Accept-Encoding": "identity", **self._endpoint.headers}
-            request = requests.Request(method, self._endpoint.base_url + path, headers=headers)
-            prepared = self._requests[method, path] = request.prepare()
-        return prepared
+            common = {"Accept-Encoding": "identity", **self._endpoint.headers}
+            url = self._endpoint.base_url + path
+            first = requests.Request(method, url, headers=common).prepare()
+            self._first[method, path] = first
+        request = requests.PreparedRequest()
+        request.method, request.url = first.method, first.url
+        request.headers = requests.structures.CaseInsensitiveDict({**first.headers, **headers})
+        return request
 
     def _refusal(self, answer: requests.Response) -> WorkerError:
         return refusal_of_answer(
