@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import queue
+import socket
 import threading
 from itertools import pairwise
 
 import pytest
 import support
+from peers import Peer
 from support import (
     ONCE,
     SOON,
@@ -47,6 +50,24 @@ engine, adapter = support.engine, support.adapter
 def connections(engine: FakeEngine) -> list[int]:
     """Which connection each completions request came on."""
     return [post.connection for post in posts(engine, 0)]
+
+
+def test_request_goes_out_in_one_write() -> None:
+    """Headers and body: a second write would wake the engine a second time."""
+    first_read: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def talk(sock: socket.socket) -> None:
+        first_read.put(sock.recv(2**20))
+
+    with Peer(talk) as peer, VllmHttpAdapter(peer.url(), retry=ONCE) as adapter:
+        adapter._version._known = "0"  # nothing else is asked
+        stream = adapter.submit(a_task(prompt="x" * 5000))
+        request = first_read.get(timeout=SOON)
+        failure(stream)
+
+    head, body = request.split(b"\r\n\r\n")
+    assert b"content-length: %d" % len(body) in head.lower()
+    assert body.endswith(b"}")
 
 
 def test_sequential_tasks_share_their_connections(

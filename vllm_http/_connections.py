@@ -148,6 +148,7 @@ class _Abortable:
     idle_since = 0.0
     sock: Any
     timeout: float | None
+    _unsent: list[bytes] | None = None  # of the request that is being made
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
@@ -158,7 +159,20 @@ class _Abortable:
             self.timeout = None  # urllib3 sets it on the socket again
             if self.exchange is None:
                 self._attach(reused=True)
-        super().request(*args, **kwargs)  # type: ignore[misc]
+        self._unsent = []
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+            whole = b"".join(self._unsent)
+        finally:
+            self._unsent = None
+        self.send(whole)
+
+    def send(self, data: Any) -> None:
+        # Headers and body in one write: two cost a twentieth of the time to the first token.
+        if self._unsent is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._unsent.append(data)
 
     def close(self) -> None:
         self.exchange = None
