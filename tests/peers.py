@@ -130,16 +130,20 @@ class Certificate:
     cert: str
     key: str
 
-    def front(self, port: int) -> Peer:
-        """A server that takes off TLS and passes the rest to that port."""
+    def behind_tls(self, talk: Talk) -> Talk:
+        """The same talk, inside TLS."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.cert, self.key)
 
-        def talk(sock: socket.socket) -> None:
+        def secured(sock: socket.socket) -> None:
             with context.wrap_socket(sock, server_side=True) as near:
-                relay(near, port)
+                talk(near)
 
-        return Peer(talk)
+        return secured
+
+    def front(self, port: int) -> Peer:
+        """A server that takes off TLS and passes the rest to that port."""
+        return Peer(self.behind_tls(lambda near: relay(near, port)))
 
 
 @pytest.fixture(scope="module")

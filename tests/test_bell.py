@@ -59,9 +59,7 @@ def call(heard: queue.SimpleQueue[str]) -> Iterator[Callable[[str], Caller]]:
         caller.dismiss()
 
 
-def test_ring_wakes_who_waits(
-    call: Callable[[str], Caller], heard: queue.SimpleQueue[str]
-) -> None:
+def test_ring_wakes_who_waits(call: Callable[[str], Caller], heard: queue.SimpleQueue[str]) -> None:
     """One ring, one wake-up."""
     caller = call("a")
 

@@ -212,7 +212,7 @@ def signal_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Once the main thread waits for an event, send SIGINT to another thread: nothing wakes it."""
     about_to_wait = threading.Event()
 
-    def patience(timeout: float | None) -> float | None:
+    def patience(timeout: float | None) -> float:
         if threading.current_thread() is threading.main_thread():
             about_to_wait.set()
         return _threads.patience(timeout)

@@ -12,7 +12,18 @@ import peers
 import pytest
 import support
 from peers import Certificate, Peer, read_head, relay, resets
-from support import LIMIT, ONCE, QUICKLY, SOON, a_task, failure, posts, ran_out, stopwatch
+from support import (
+    LIMIT,
+    ONCE,
+    QUICKLY,
+    SOON,
+    a_task,
+    answer,
+    failure,
+    posts,
+    ran_out,
+    stopwatch,
+)
 
 from vllm_http import (
     InvalidRequest,
@@ -22,7 +33,7 @@ from vllm_http import (
     VllmHttpAdapter,
     WorkerError,
 )
-from vllm_http.testing import FakeEngine, Stall
+from vllm_http.testing import FakeEngine, Stall, Text, Wait
 
 
 engine, certificate, gate = support.engine, peers.certificate, support.gate
@@ -39,23 +50,29 @@ def connect(sock: socket.socket) -> None:
         relay(sock, int(head.split()[1].rpartition(b":")[2]))
 
 
-@pytest.fixture
-def tunnelled(engine: FakeEngine, certificate: Certificate) -> Iterator[VllmHttpAdapter]:
-    """An adapter whose way is a CONNECT proxy, then TLS."""
+@pytest.fixture(params=["http", "https"])
+def tunnelled(
+    request: pytest.FixtureRequest, engine: FakeEngine, certificate: Certificate
+) -> Iterator[VllmHttpAdapter]:
+    """An adapter whose way is a CONNECT proxy, itself behind TLS or not, then TLS."""
+    scheme: str = request.param
     with (
         certificate.front(engine.port) as front,
-        Peer(connect) as proxy,
+        Peer(certificate.behind_tls(connect) if scheme == "https" else connect) as proxy,
         VllmHttpAdapter(
-            front.url("https"), proxies={"https": proxy.url()}, verify=certificate.cert
+            front.url("https"), proxies={"https": proxy.url(scheme)}, verify=certificate.cert
         ) as adapter,
     ):
         yield adapter
 
 
-def test_answers_come_through_a_tunnel(tunnelled: VllmHttpAdapter) -> None:
-    """Two tasks through CONNECT and TLS get their answers."""
-    for _ in range(2):
-        assert tunnelled.submit(a_task()).result(timeout=SOON).finish_reason == "length"
+def test_answers_come_through_a_tunnel(engine: FakeEngine, tunnelled: VllmHttpAdapter) -> None:
+    """Two tasks through CONNECT and TLS get their answers, at once or word by word."""
+    assert tunnelled.submit(a_task()).result(timeout=SOON).finish_reason == "length"
+
+    engine.script(Text("a"), Wait(0.05), Text("b"), Wait(0.05), Text("c" * 50_000), *answer("d"))
+
+    assert tunnelled.submit(a_task()).result(timeout=SOON).text == "ab" + "c" * 50_000 + "d"
 
 
 def test_cancel_goes_through_a_tunnel(engine: FakeEngine, tunnelled: VllmHttpAdapter) -> None:

@@ -245,9 +245,7 @@ def test_failing_call_stops_no_other(reader: Reader, caplog: pytest.LogCaptureFi
     assert "a message to the reader failed" in caplog.text
 
 
-def test_stop_tells_those_that_are_watched(
-    reader: Reader, watch: Callable[[], Watched]
-) -> None:
+def test_stop_tells_those_that_are_watched(reader: Reader, watch: Callable[[], Watched]) -> None:
     """They let go of what they hold."""
     watched = watch()
 

@@ -39,6 +39,13 @@ def test_get_gives_what_was_bound(registry: AdapterRegistry, pool: list[Recordin
     assert registry.get("p", "a") is pool[2]
 
 
+def test_repr_names_what_is_bound(registry: AdapterRegistry, pool: list[Recording]) -> None:
+    """By pool and replica."""
+    assert repr(AdapterRegistry()) == "<AdapterRegistry empty>"
+    assert "p/a" in repr(registry)
+    assert "p/b" in repr(registry)
+
+
 def test_pools_do_not_mix(registry: AdapterRegistry, pool: list[Recording]) -> None:
     """The same replica name in another pool is another replica."""
     registry.bind("q", "a", pool[2])

@@ -15,6 +15,7 @@ from vllm_http import (
     Started,
     StreamingError,
     Token,
+    TokenEvent,
     VllmHttpAdapter,
 )
 from vllm_http.testing import (
@@ -233,3 +234,34 @@ def test_queue_is_bounded_by_a_read(engine: FakeEngine) -> None:
 
     assert len(lengths) == 5002
     assert max(lengths) < 1000
+
+
+@pytest.mark.parametrize("timeout", [1e12, float("inf")])
+def test_any_timeout_may_be_asked_for(adapter: VllmHttpAdapter, timeout: float) -> None:
+    """Longer than the system can wait is as long as it can."""
+    seen: queue.SimpleQueue[TokenEvent] = queue.SimpleQueue()
+
+    def take() -> None:  # off the main thread, which waits in short pieces
+        stream = adapter.submit(a_task())
+        while (event := stream.get(timeout)) is not None:
+            seen.put(event)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join(SOON)
+
+    assert kinds(seen.get_nowait() for _ in range(seen.qsize()))[-1] == "end"
+
+
+def test_repr_says_where_it_stands(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
+    """And how much waits to be taken; no text."""
+    engine.script(Text("secret"), Stall())
+    stream = adapter.submit(a_task(job_id="j"))
+    wait_until(lambda: stream.receiver.qsize() == 2)
+    assert repr(stream) == "<TokenStream 'j' running, 2 events waiting>"
+
+    stream.cancel()
+    assert repr(stream) == "<TokenStream 'j' done, 2 events waiting>"
+
+    assert kinds(stream) == ["started", "end"]
+    assert repr(stream) == "<TokenStream 'j' ended, 0 events waiting>"

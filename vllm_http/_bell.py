@@ -37,7 +37,7 @@ class Bell:
         seconds = patience(timeout)
         self._waits = True
         try:
-            self._silent.acquire(timeout=-1 if seconds is None else seconds)
+            self._silent.acquire(timeout=seconds)
         finally:
             self._waits = False
             if self._chain is not None:

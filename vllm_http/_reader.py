@@ -138,7 +138,7 @@ class _Loop:
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._alarms = Alarms()
         self._chain = Chain()
-        self._bells: list[Bell] = []  # of this round of reads
+        self._bells: dict[Bell, None] = {}  # of this round of reads, in order
         self.afterwards: deque[Callable[[], object]] = deque()
         self._wakes_at = -math.inf  # when it wakes by itself; -inf while it is awake
         self._pipe: tuple[int, int] | None = None
@@ -221,7 +221,7 @@ class _Loop:
             if watched is None:
                 self._empty_pipe()
             elif (bell := watched.ready()) is not None:
-                self._bells.append(bell)
+                self._bells[bell] = None
         if len(self._bells) == 1:  # nobody else has to wait for what comes afterwards
             self._do_afterwards()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -54,27 +55,25 @@ _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
 
 
 def _body(fields: dict[str, Any], extra_body: dict[str, Any]) -> bytes:
-    try:
-        return _json({**fields, **extra_body})
-    except (TypeError, ValueError, RecursionError):
-        pass
-    for key, value in fields.items():
-        _check(key, value)
-    for key, value in extra_body.items():
-        _check(f"extra_body.{shown(key)[1:-1]}", {key: value})
-    raise InvalidRequest("the task cannot be written as JSON")
+    members = {**fields, **extra_body}
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        return _json(members)
+    # Outside of the block: its exceptions hold the value, which may be a prompt.
+    culprit = next(key for key, value in members.items() if _why_not({key: value}))
+    field = culprit if culprit in fields else f"extra_body.{shown(culprit)[1:-1]}"
+    why = _why_not({culprit: members[culprit]})
+    raise InvalidRequest(f"{field}: cannot be written as JSON: {why}")
 
 
-def _check(field: str, value: Any) -> None:
+def _why_not(value: Any) -> str:
+    """Why it cannot be written as JSON; "" if it can."""
     try:
         _json(value)
-        return
     except UnicodeEncodeError:
-        why = "it holds a lone surrogate"
+        return "it holds a lone surrogate"
     except (TypeError, ValueError, RecursionError) as failure:
-        why = str(failure)
-    # Outside of the except: its exceptions hold the value, which may be a prompt.
-    raise InvalidRequest(f"{field}: cannot be written as JSON: {why}")
+        return str(failure)
+    return ""
 
 
 def _json(value: Any) -> bytes:

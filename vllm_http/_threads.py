@@ -27,13 +27,14 @@ _LOOKS_UP = 0.25
 """Seconds after which a waiting main thread looks whether a signal came."""
 
 
-def patience(timeout: float | None) -> float | None:
+def patience(timeout: float | None) -> float:
     """How long this thread may wait at a time, in seconds, when it wants to wait for so long.
 
     Python runs signal handlers on the main thread, between two instructions. A ctrl-C that comes
     in the moment before that thread blocks, or that the system gives to another thread, wakes
     nobody: without this, a stalled stream would keep it until the next event.
     """
-    if threading.get_ident() != threading.main_thread().ident:
-        return timeout
-    return _LOOKS_UP if timeout is None else min(timeout, _LOOKS_UP)
+    longest = threading.TIMEOUT_MAX
+    if threading.get_ident() == threading.main_thread().ident:
+        longest = _LOOKS_UP
+    return longest if timeout is None else min(timeout, longest)
