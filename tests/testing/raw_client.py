@@ -80,11 +80,18 @@ def read_response(stream: BinaryIO) -> Response:
 
 
 class RawClient:
-    """One TCP connection to an engine; `buffer` bounds what it takes in unread, in bytes."""
+    """One TCP connection to an engine.
 
-    def __init__(self, engine: FakeEngine, buffer: int | None = None) -> None:
+    Args:
+        buffer: bounds what it takes in unread, in bytes.
+        timeout: seconds after which a send or a read gives up.
+    """
+
+    def __init__(
+        self, engine: FakeEngine, buffer: int | None = None, timeout: float = 10.0
+    ) -> None:
         self._socket = socket.socket()
-        self._socket.settimeout(10)
+        self._socket.settimeout(timeout)
         if buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         try:

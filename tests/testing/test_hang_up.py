@@ -92,6 +92,7 @@ def test_hang_up_ends_a_blocked_send(engine: FakeEngine) -> None:
         client.start()
         (request,) = engine.wait_for_requests(1)
         read_head(client.stream)
+        assert client.stream.readline() == b"1000000\r\n"
         client.reset()
 
     assert request.hung_up.wait(5)

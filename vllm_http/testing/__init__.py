@@ -11,21 +11,24 @@
 Without a script the engine answers as vLLM 0.32 does, with the same headers, framing and JSON
 keys, and with words that depend on nothing but the request and the seeds. A script is a list of
 steps; the next completions or chat request plays it whatever it asks for, and its end ends the
-body. This package uses the standard library alone and nothing of the rest of `vllm_http`.
+body. A connection has a script of its own (`script_connection`), played before its first request
+is read. `close` and `start` make an engine that dies and comes back. docs/testing.md lists all
+steps. This package uses the standard library alone and nothing of the rest of `vllm_http`.
 
 Inside, top down: an engine (`_engine`) listens and gives each TCP connection a thread
 (`_connection`); each request goes to the service (`_service`), which keeps the journal
-(`_journal`) and plays steps (`_steps`) that write an HTTP answer (`_answer`) with what a
-generation (`_generation`, `_forms`) holds.
+(`_journal`) and plays steps (`_stage`: `_steps`, `_connection_steps`, `_wrapping_steps`) that
+write an HTTP answer (`_answer`) with what a generation (`_generation`, `_forms`) holds.
 """
 
 from __future__ import annotations
 
+from ._connection_steps import Cut, Ignore, SlowReader, Stall, Wait, WireBytes
 from ._engine import FakeEngine
 from ._request import ReceivedRequest
+from ._stage import ConnectionStage, ConnectionStep, Stage, Step
 from ._steps import (
     Comment,
-    Cut,
     Done,
     EndBody,
     ErrorEvent,
@@ -35,38 +38,41 @@ from ._steps import (
     Normal,
     Raw,
     Role,
-    Stage,
-    Stall,
     Status,
-    Step,
     Text,
     Tokens,
     Usage,
-    Wait,
-    WireBytes,
 )
+from ._wrapping_steps import Drip, Forever, Truncate
 
 
 __all__ = [
     "Comment",
+    "ConnectionStage",
+    "ConnectionStep",
     "Cut",
     "Done",
+    "Drip",
     "EndBody",
     "ErrorEvent",
     "Event",
     "FakeEngine",
     "Finish",
+    "Forever",
     "Headers",
+    "Ignore",
     "Normal",
     "Raw",
     "ReceivedRequest",
     "Role",
+    "SlowReader",
     "Stage",
     "Stall",
     "Status",
     "Step",
     "Text",
     "Tokens",
+    "Truncate",
     "Usage",
     "Wait",
     "WireBytes",

@@ -35,14 +35,15 @@ class Answer:
     Whatever waits or writes here raises `Ended` once the connection is over.
 
     Attributes:
+        connection: what it is written to.
         complete: all that the client needs has been sent; its leaving now is no hang-up.
         keeps_alive: whether another request may follow on this connection.
     """
 
     def __init__(self, connection: Connection, request: ReceivedRequest) -> None:
+        self.connection = connection
         self.complete = False
         self.keeps_alive = request.keeps_alive
-        self._connection = connection
         self._bodyless = request.method == "HEAD"
         self._written = False  # anything at all, framed or not
         self._begun = False
@@ -82,9 +83,9 @@ class Answer:
 
     def wire(self, data: bytes) -> None:
         """Send bytes as they are."""
-        self._connection.listen(0)
-        self._connection.send(data)
+        self.connection.listen(0)
         self._written = True
+        self.connection.send(data)
 
     def end(self) -> None:
         """End the body, unless it has ended or the answer was written by hand."""
@@ -94,18 +95,11 @@ class Answer:
             self.begin()
         self._ended = self.complete = True
         if self._chunked:
-            self._connection.send(b"0\r\n\r\n")
+            self.connection.send(b"0\r\n\r\n")
 
     def pause(self, span: float | threading.Event | None) -> None:
         """Wait some seconds, or for an event, or (None) until the connection is over."""
-        if isinstance(span, threading.Event):
-            self._connection.listen_until(span)
-        else:
-            self._connection.listen(span)
-
-    def cut(self, *, reset: bool) -> None:
-        """End the connection at once."""
-        self._connection.cut(reset=reset)
+        self.connection.pause(span)
 
     def _head(self, status: int, fields: list[tuple[str, str]], *, chunked: bool = False) -> bytes:
         fields = [("date", formatdate(usegmt=True)), ("server", "uvicorn"), *fields]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ._answer import Answer
 from ._request import ReceivedRequest
 
+
+Send = Callable[[bytes], None]
 
 # An Event cannot be waited for together with a socket, so that wait looks at both in turns.
 _GLANCE = 0.005
@@ -32,7 +36,12 @@ class HungUp(Ended):
 class Connection:
     """Serves one accepted socket; `run` is the body of its thread.
 
-    The thread may block only in recv and send; `shut` wakes both from any other thread.
+    The thread may block only in recv, send, poll and a wait for `_shut`; `shut` wakes all of them
+    from any other thread.
+
+    Args:
+        opening: what comes before the first request is read.
+        serve: gives the answer to a request.
     """
 
     def __init__(
@@ -40,18 +49,24 @@ class Connection:
         sock: socket.socket,
         number: int,
         keep_alive: float,
+        opening: Callable[[Connection], None],
         serve: Callable[[ReceivedRequest, Answer], None],
     ) -> None:
         self._sock = sock
         self._number = number
         self._keep_alive = keep_alive
+        self._opening = opening
         self._serve = serve
         self._buffer = bytearray()
-        self._shut = False
+        self._gulp = 65536
+        self._rest = 0.0  # seconds before each gulp of a request
+        self._put: Send = self._send_all
+        self._shut = threading.Event()
 
     def run(self) -> None:
         """Answer one request after the other until either side ends the connection."""
         try:
+            self._opening(self)
             # vLLM's keep-alive clock starts with the first answer: before that it waits for ever.
             patience = None
             while self._answer_next(patience):
@@ -65,7 +80,7 @@ class Connection:
 
     def shut(self) -> None:
         """End the connection from another thread."""
-        self._shut = True
+        self._shut.set()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -75,11 +90,17 @@ class Connection:
         Raises:
             Ended: the connection is over.
         """
+        self._put(data)
+
+    @contextlib.contextmanager
+    def sending_by(self, put: Callable[[Send, bytes], None]) -> Iterator[None]:
+        """Hand what is sent within the block to `put`, together with the way it would have gone."""
+        before = self._put
+        self._put = functools.partial(put, before)
         try:
-            self._sock.settimeout(None)
-            self._sock.sendall(data)
-        except OSError:
-            raise self._over() from None
+            yield
+        finally:
+            self._put = before
 
     def listen(self, seconds: float | None) -> None:
         """Wait this long (None: for ever; 0: just look) unless the client hangs up meanwhile.
@@ -92,15 +113,25 @@ class Connection:
             while True:
                 self._receive(None if end is None else max(0.0, end - time.monotonic()))
 
-    def listen_until(self, event: threading.Event) -> None:
-        """Wait for an event unless the client hangs up before it.
+    def pause(self, span: float | threading.Event | None) -> None:
+        """Listen for some seconds, or until an event is set, or (None) until the end.
 
         Raises:
             Ended: the connection is over.
         """
-        self.listen(0)
-        while not event.is_set():
-            self.listen(_GLANCE)
+        _spend(span, self.listen)
+
+    def ignore(self, span: float | threading.Event | None) -> None:
+        """As `pause`, but leave unread what the client sends.
+
+        Raises:
+            Ended: the connection is over.
+        """
+        _spend(span, self._watch)
+
+    def read_slowly(self, size: int, interval: float) -> None:
+        """Read no more than `size` bytes at once; before each piece of a request, rest."""
+        self._gulp, self._rest = size, interval
 
     def cut(self, *, reset: bool) -> None:
         """End the connection at once, by a reset or by an ordinary FIN.
@@ -161,17 +192,21 @@ class Connection:
 
     def _read_until(self, mark: bytes) -> bytes:
         while (end := self._buffer.find(mark)) < 0:
-            self._receive(None)
+            self._receive_more()
         found = bytes(self._buffer[:end])
         del self._buffer[: end + len(mark)]
         return found
 
     def _read_exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
-            self._receive(None)
+            self._receive_more()
         found = bytes(self._buffer[:size])
         del self._buffer[:size]
         return found
+
+    def _receive_more(self) -> None:
+        self._shut.wait(self._rest)
+        self._receive(None)
 
     def _receive(self, seconds: float | None) -> None:
         """Add what comes next to the buffer.
@@ -182,7 +217,7 @@ class Connection:
         """
         try:
             self._sock.settimeout(seconds)
-            data = self._sock.recv(65536)
+            data = self._sock.recv(self._gulp)
         except (TimeoutError, BlockingIOError):
             raise
         except OSError:
@@ -191,5 +226,29 @@ class Connection:
             raise self._over()
         self._buffer += data
 
+    def _watch(self, seconds: float | None) -> None:
+        """Wait as `listen` does, but read nothing."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLRDHUP)
+        if poll.poll(None if seconds is None else seconds * 1000):
+            raise self._over()
+
+    def _send_all(self, data: bytes) -> None:
+        try:
+            self._sock.settimeout(None)
+            self._sock.sendall(data)
+        except OSError:
+            raise self._over() from None
+
     def _over(self) -> Ended:
-        return Ended() if self._shut else HungUp()
+        return Ended() if self._shut.is_set() else HungUp()
+
+
+def _spend(span: float | threading.Event | None, attend: Callable[[float | None], None]) -> None:
+    """Attend to the connection for a span: in one go, or in glances until an event is set."""
+    if isinstance(span, threading.Event):
+        attend(0)
+        while not span.is_set():
+            attend(_GLANCE)
+    else:
+        attend(span)

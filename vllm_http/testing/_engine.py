@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from ._generation import Model
 from ._journal import Journal
 from ._request import ReceivedRequest
 from ._service import Service
-from ._steps import Step
+from ._stage import ConnectionStep, Step, play_opening
 
 
 # Far more than any thread needs to notice that its socket is shut.
@@ -26,7 +27,8 @@ class FakeEngine:
     """A vLLM 0.32-shaped HTTP server on 127.0.0.1, inside this process.
 
     It answers completions and chat requests, streamed or not, with words that depend on nothing
-    but the request and the seeds. `script` makes it misbehave. Every method is thread-safe.
+    but the request and the seeds. `script` and `script_connection` make it misbehave, `close` and
+    `start` make it die and come back. Every method is thread-safe.
 
     Args:
         model: the only model that it serves.
@@ -67,7 +69,6 @@ class FakeEngine:
         )
         # Guards what follows.
         self._lock = threading.Lock()
-        self._accepted = 0
         self._live: dict[Connection, threading.Thread] = {}
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
@@ -105,8 +106,12 @@ class FakeEngine:
     @property
     def connections(self) -> int:
         """How many TCP connections have been accepted so far."""
-        with self._lock:
-            return self._accepted
+        return self._journal.connections
+
+    @property
+    def open_connections(self) -> int:
+        """How many TCP connections neither side has ended."""
+        return self._journal.open_connections
 
     @property
     def running(self) -> int:
@@ -131,25 +136,31 @@ class FakeEngine:
             )
             self._acceptor.start()
 
+    def stop_listening(self) -> None:
+        """Refuse new connections until `start`; those that stand go on. Idempotent."""
+        with self._lock:
+            listener, acceptor = self._listener, self._acceptor
+            self._listener = self._acceptor = None
+        if listener is None or acceptor is None:
+            return
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes accept; closing alone would not
+        listener.close()
+        acceptor.join(_JOIN_TIMEOUT)
+
     def close(self) -> None:
         """Stop listening, shut every connection, and join the threads; idempotent.
 
         A client in the middle of an answer sees its connection end, as when a server dies. After
         `start`, the same engine listens on the same port again, journal and scripts unchanged.
         """
+        self.stop_listening()
         with self._lock:
-            listener, acceptor = self._listener, self._acceptor
-            self._listener = self._acceptor = None
             live = dict(self._live)
-        if listener is None or acceptor is None:
-            return
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # wakes accept; closing alone would not
-        listener.close()
         for connection in live:
             connection.shut()
         deadline = time.monotonic() + _JOIN_TIMEOUT
-        for thread in (acceptor, *live.values()):
+        for thread in live.values():
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def script(self, *steps: Step) -> None:
@@ -159,6 +170,14 @@ class FakeEngine:
         request holds, even where the engine would have refused it; its end ends the body.
         """
         self._journal.queue(steps)
+
+    def script_connection(self, *steps: ConnectionStep) -> None:
+        """Meet the next TCP connection with these steps, before its first request is read.
+
+        Several calls queue up, one for each connection to come. A connection that the steps leave
+        open is served as ever after them.
+        """
+        self._journal.queue_opening(steps)
 
     def override(self, path: str, status: int, body: Any, headers: HeaderFields = ()) -> None:
         """Answer GET `path` with this from now on; bytes go out as they are, the rest as JSON."""
@@ -182,8 +201,24 @@ class FakeEngine:
         """
         self._journal.wait_idle(timeout)
 
+    def wait_for_connections(self, n: int, timeout: float = 5.0) -> None:
+        """Wait until `n` TCP connections have been accepted, those that ended included.
+
+        Raises:
+            TimeoutError: fewer came within `timeout` seconds.
+        """
+        self._journal.wait_for_connections(n, timeout)
+
+    def wait_disconnected(self, timeout: float = 5.0) -> None:
+        """Wait until no TCP connection is open, so that every client has let go.
+
+        Raises:
+            TimeoutError: some still are after `timeout` seconds.
+        """
+        self._journal.wait_disconnected(timeout)
+
     def _accept(self, listener: socket.socket) -> None:
-        """Give each connection its thread; blocks only in accept, which `close` wakes."""
+        """Give each connection its thread; blocks only in accept, which `stop_listening` wakes."""
         while True:
             try:
                 sock, _ = listener.accept()
@@ -199,12 +234,13 @@ class FakeEngine:
                 self._open(sock)
 
     def _open(self, sock: socket.socket) -> None:
-        self._accepted += 1
-        connection = Connection(sock, self._accepted, self._keep_alive, self._service.serve)
+        number, script = self._journal.connected()
+        opening = functools.partial(play_opening, script)
+        connection = Connection(sock, number, self._keep_alive, opening, self._service.serve)
         thread = threading.Thread(
             target=self._attend,
             args=(connection,),
-            name=f"fake-engine-connection-{self._accepted}",
+            name=f"fake-engine-connection-{number}",
             daemon=True,
         )
         self._live[connection] = thread
@@ -216,3 +252,4 @@ class FakeEngine:
         finally:
             with self._lock:
                 del self._live[connection]
+            self._journal.disconnected()

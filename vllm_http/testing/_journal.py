@@ -8,17 +8,20 @@ from collections import deque
 from ._generation import Generation
 from ._metrics import Load
 from ._request import ReceivedRequest
-from ._steps import Step
+from ._stage import ConnectionStep, Step
 
 
 class Journal:
     """The memory that all connections of an engine share; every method is thread-safe."""
 
     def __init__(self) -> None:
-        # Guards all the rest; notified when a request arrives and when a generation is over.
+        # Guards all the rest; notified when anything comes or goes.
         self._changed = threading.Condition()
         self._requests: list[ReceivedRequest] = []
         self._scripts: deque[tuple[Step, ...]] = deque()
+        self._openings: deque[tuple[ConnectionStep, ...]] = deque()
+        self._connections = 0
+        self._open = 0
         self._generations = 0
         self._load = Load()
 
@@ -27,6 +30,18 @@ class Journal:
         """A copy, in the order of arrival."""
         with self._changed:
             return list(self._requests)
+
+    @property
+    def connections(self) -> int:
+        """How many connections have come."""
+        with self._changed:
+            return self._connections
+
+    @property
+    def open_connections(self) -> int:
+        """How many of them are not over."""
+        with self._changed:
+            return self._open
 
     @property
     def running(self) -> int:
@@ -43,6 +58,25 @@ class Journal:
         """Keep a script for the next generation that has none."""
         with self._changed:
             self._scripts.append(steps)
+
+    def queue_opening(self, steps: tuple[ConnectionStep, ...]) -> None:
+        """Keep a script for the next connection that has none."""
+        with self._changed:
+            self._openings.append(steps)
+
+    def connected(self) -> tuple[int, tuple[ConnectionStep, ...]]:
+        """Note a connection; how many there have been now, and its script, empty where none is."""
+        with self._changed:
+            self._connections += 1
+            self._open += 1
+            self._changed.notify_all()
+            return self._connections, self._openings.popleft() if self._openings else ()
+
+    def disconnected(self) -> None:
+        """Note the end of a connection."""
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
 
     def arrived(self, request: ReceivedRequest) -> None:
         """Note a request that generates nothing."""
@@ -99,3 +133,25 @@ class Journal:
         with self._changed:
             if not self._changed.wait_for(lambda: self._load.running == 0, timeout):
                 raise TimeoutError(f"{self._load.running} requests still run after {timeout} s")
+
+    def wait_for_connections(self, n: int, timeout: float) -> None:
+        """Wait until `n` connections have come.
+
+        Raises:
+            TimeoutError: fewer came within `timeout` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._connections >= n, timeout):
+                raise TimeoutError(
+                    f"waited {timeout} s for {n} connections; there came {self._connections}"
+                )
+
+    def wait_disconnected(self, timeout: float) -> None:
+        """Wait until no connection is open.
+
+        Raises:
+            TimeoutError: some still are after `timeout` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._open == 0, timeout):
+                raise TimeoutError(f"{self._open} connections are still open after {timeout} s")

@@ -10,7 +10,8 @@ from ._generation import Generation, Model
 from ._journal import Journal
 from ._refusals import Refusal
 from ._request import ReceivedRequest
-from ._steps import Normal, Stage, Step, play
+from ._stage import Stage, Step, play
+from ._steps import Normal
 
 
 _METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -68,7 +69,8 @@ class Service:
 
     def _play(self, steps: tuple[Step, ...], answer: Answer, generation: Generation) -> None:
         try:
-            play(steps, Stage(answer, generation, self._first_token_delay, self._token_delay))
+            pace = (self._first_token_delay, self._token_delay)
+            play(steps, Stage(answer.connection, answer, generation, *pace))
         finally:
             self._journal.count(generation)
 

@@ -1,56 +1,15 @@
-"""What a script is made of: each step does one thing to the answer that is being given."""
+"""The steps of an answer: each says one thing to the request that is being answered."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from . import _words
-from ._answer import Answer, HeaderFields, compact
-from ._generation import Generation
+from ._answer import HeaderFields, compact
 from ._refusals import error
-
-
-@dataclass
-class Stage:
-    """What steps act on: the answer on the wire, the generation behind it, and the pace.
-
-    Delays are in seconds.
-    """
-
-    answer: Answer
-    generation: Generation
-    first_token_delay: float
-    token_delay: float
-    started: bool = False
-
-    def pace(self) -> None:
-        """Wait until the next token is due."""
-        delay = self.token_delay if self.started else self.first_token_delay
-        self.started = True
-        if delay > 0:
-            self.answer.pause(delay)
-
-    def event(self, value: Any) -> None:
-        """Send an SSE event with this JSON."""
-        self.answer.event(compact(value))
-
-
-class Step(Protocol):
-    """Anything that a script may hold; one's own steps are welcome."""
-
-    def play(self, stage: Stage) -> None:
-        """Do it."""
-
-
-def play(steps: Iterable[Step], stage: Stage) -> None:
-    """Play a script, and end the body where it did not."""
-    for step in steps:
-        step.play(stage)
-    stage.answer.end()
+from ._stage import Stage
 
 
 @dataclass(frozen=True)
@@ -109,16 +68,6 @@ class Headers:
 
     def play(self, stage: Stage) -> None:
         stage.answer.begin(self.status, self.headers or (), self.chunked)
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Silence, for some seconds or until an event is set."""
-
-    span: float | threading.Event
-
-    def play(self, stage: Stage) -> None:
-        stage.answer.pause(self.span)
 
 
 @dataclass(frozen=True)
@@ -187,16 +136,6 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class WireBytes:
-    """Bytes on the socket without any framing; no headers are sent on their account."""
-
-    data: bytes
-
-    def play(self, stage: Stage) -> None:
-        stage.answer.wire(self.data)
-
-
-@dataclass(frozen=True)
 class Finish:
     """The event with a choice's finish_reason; it counts as a token only if it has text."""
 
@@ -246,21 +185,3 @@ class ErrorEvent:
     def play(self, stage: Stage) -> None:
         # The one event that vLLM writes with blanks and escapes.
         stage.answer.event(json.dumps(error(self.message, self.code, self.type)))
-
-
-@dataclass(frozen=True)
-class Stall:
-    """Silence with the connection open, until the client leaves or the engine closes."""
-
-    def play(self, stage: Stage) -> None:
-        stage.answer.pause(None)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The connection's end at once, by a reset or by a FIN."""
-
-    how: Literal["rst", "fin"]
-
-    def play(self, stage: Stage) -> None:
-        stage.answer.cut(reset=self.how == "rst")
