@@ -40,6 +40,11 @@ FORMS = {
     "length": Form(b"content-length: %d" % len(DATA), DATA),
     "eof": Form(b"connection: close", DATA, to_eof=True),
     "gzip": Form(b"transfer-encoding: chunked", chunked(gzip.compress(DATA), 19), "gzip"),
+    "members": Form(
+        b"transfer-encoding: chunked",
+        chunked(gzip.compress(DATA[:20]) + gzip.compress(DATA[20:]), 19),
+        "gzip",
+    ),
     "deflate": Form(b"transfer-encoding: chunked", chunked(zlib.compress(DATA), 19), "deflate"),
 }
 
@@ -121,6 +126,34 @@ def test_read_waits_and_read_ready_goes_on(name: str) -> None:
 
     assert first
     assert first + ends.read_all() == DATA
+    ends.close()
+
+
+def test_length_that_was_read_whole_has_ended() -> None:
+    """The worker may read all of it; then there is nothing to wait for."""
+    ends = Ends(FORMS["length"])
+    ends.far.sendall(FORMS["length"].wire)
+
+    assert ends.body.read() == DATA
+
+    assert ends.body.ended
+    assert ends.body.dont_block() is None
+    assert ends.body.read_ready() == b""
+    ends.close()
+
+
+def test_data_before_garbage_in_gzip_is_given() -> None:
+    """zlib keeps back what it had of a call that fails; the tokens in it are the caller's."""
+    zipper = zlib.compressobj(wbits=31)
+    good = zipper.compress(DATA) + zipper.flush(zlib.Z_SYNC_FLUSH)
+    ends = Ends(FORMS["gzip"])
+    ends.far.sendall(chunked(good + b"\xff" * 99, 10_000))
+
+    assert ends.body.read() == DATA
+    ends.body.dont_block()
+    assert ends.body.holds_bytes()
+    with pytest.raises(StreamingError):
+        ends.body.read_ready()
     ends.close()
 
 

@@ -48,6 +48,8 @@ def fed(pieces: list[bytes]) -> tuple[bytes, bool, bool]:
     """The data in the pieces, whether they hold the end, and whether there is more behind it."""
     body = ChunkedBody()
     data = b"".join([body.feed(piece) for piece in pieces])
+    if body.failure is not None:
+        raise body.failure
     return data, body.ended, body.surplus
 
 
@@ -134,6 +136,16 @@ def test_a_bad_size_is_refused(line: bytes, first: bytes) -> None:
     for pieces in ([first + line + b"\r\n"], single_bytes(first + line + b"\r\n")):
         with pytest.raises(http.client.HTTPException, match="not a chunk size"):
             fed(pieces)
+
+
+def test_data_before_a_bad_size_is_given() -> None:
+    """Once: what is refused takes nothing with it, and nothing follows it."""
+    body = ChunkedBody()
+
+    assert body.feed(b"3\r\nabc\r\nnonsense\r\n") == b"abc"
+
+    assert body.failure is not None
+    assert body.feed(b"3\r\nabc\r\n") == b""
 
 
 def test_a_huge_size_costs_nothing() -> None:
@@ -255,6 +267,21 @@ def test_surplus_bytes_spoil_the_connection_after_the_data() -> None:
     assert response.read1() == b"abc"
     with pytest.raises(http.client.HTTPException, match="after the end"):
         response.read1()
+
+
+def test_bad_size_spoils_the_connection_after_the_data() -> None:
+    """Whoever waits for nothing is told at once that there is more to be told of."""
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(HEAD + b"3\r\nabc\r\nnonsense\r\n")
+        response = BulkResponse(near)
+        with response:
+            response.begin()
+            assert response.read1() == b"abc"
+            assert response.holds_bytes()
+            response.dont_block()
+            with pytest.raises(http.client.HTTPException, match="not a chunk size"):
+                response.read_ready()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ MAX_LINES = 300
 # Who may import whom: a module sees its own row and those above. `_transport` stands for
 # `_transport_tls` as well, `testing` for all that is in it, "" for the package itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_threads", "_redact", "_alarms", "_fork", "_chunked", "_sse"),
+    ("_errors", "_threads", "_redact", "_alarms", "_fork", "_chunked", "_inflate", "_sse"),
     ("_bell", "_crew"),
     ("_reader",),
     (

@@ -32,22 +32,28 @@ class ChunkedBody:
     Attributes:
         ended: The last chunk and its trailers have come.
         surplus: Bytes came after the end; the connection cannot be used again.
+        failure: Why nothing more will be given, or None. What came before it was given.
     """
 
     def __init__(self) -> None:
         self.ended = False
         self.surplus = False
+        self.failure: http.client.HTTPException | None = None
         self._left = 0  # data bytes that the open chunk still owes
         self._line = b""  # a line that is not whole yet
         self._next_line = self._take_size
 
     def feed(self, wire: bytes) -> bytes:
-        """The data in these bytes.
-
-        Raises:
-            http.client.HTTPException: They are not a chunked body.
-        """
+        """The data in these bytes."""
         data: list[bytes] = []
+        try:
+            if self.failure is None:
+                self._feed(wire, data)
+        except http.client.HTTPException as failure:
+            self.failure = failure
+        return b"".join(data)
+
+    def _feed(self, wire: bytes, data: list[bytes]) -> None:
         position = 0
         if not self._left and not self._line and self._next_line == self._take_size:
             position = _take_whole_chunks(wire, data)
@@ -64,12 +70,11 @@ class ChunkedBody:
                 raise http.client.LineTooLong("chunk size or trailer line")
             if not end:
                 self._line = line
-                return b"".join(data)
+                return
             position = end
             self._line = b""
             self._next_line(line[:-1].removesuffix(b"\r"))
         self.surplus = self.surplus or position < len(wire)
-        return b"".join(data)
 
     def _take_size(self, line: bytes) -> None:
         size = _chunk_size(line)
@@ -143,12 +148,16 @@ class BulkResponse(http.client.HTTPResponse):
         Where the end came with the data, the connection is free for others on return.
         """
         if self.fp is None or not self.chunked:
-            return super().read1(n)
+            data = super().read1(n)
+            if self.length == 0:
+                self.close()
+            return data
+        self._check()
         while not self._body.ended:
             data = self._data_in(self.fp.read1(_RECV_BYTES))
             if data:
                 return data
-        self._check_surplus()
+        self._check()
         return b""
 
     def dont_block(self) -> None:
@@ -160,8 +169,8 @@ class BulkResponse(http.client.HTTPResponse):
 
         Only after a `read1`, which empties what http.client itself has buffered.
         """
+        self._check()
         if self.fp is None or self._body.ended:
-            self._check_surplus()
             return b""
         try:
             wire = self._sock.recv(min(_RECV_BYTES, self.length or _RECV_BYTES))
@@ -184,7 +193,9 @@ class BulkResponse(http.client.HTTPResponse):
         return self._body.ended or self.isclosed()
 
     def holds_bytes(self) -> bool:
-        """Whether TLS may have bytes that no poll of the socket shows."""
+        """Whether there is more to be told of than a poll of the socket shows: TLS may hold it."""
+        if self._body.failure is not None:
+            return True
         if isinstance(self._sock, ssl.SSLSocket):
             return self._sock.pending() > 0
         return not isinstance(self._sock, socket.socket)  # TLS inside a TLS proxy does not tell
@@ -193,10 +204,17 @@ class BulkResponse(http.client.HTTPResponse):
         if not wire:
             raise http.client.IncompleteRead(b"")
         data = self._body.feed(wire)
+        if not data:
+            self._check_failure()
         if self._body.ended and not self._body.surplus:
             self.close()
         return data
 
-    def _check_surplus(self) -> None:
+    def _check(self) -> None:
+        self._check_failure()
         if self._body.surplus:
             raise http.client.HTTPException("bytes came after the end of the response")
+
+    def _check_failure(self) -> None:
+        if self._body.failure is not None:
+            raise self._body.failure

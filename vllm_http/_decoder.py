@@ -7,6 +7,7 @@ a whole event.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -61,6 +62,10 @@ class _FlatError(msgspec.Struct):
     code: Any = None
 
 
+_NO_ANSWER = ("abort", "error")
+"""Finish reasons of requests that the engine gave up."""
+
+
 class _Tally:
     """What is known of one choice."""
 
@@ -109,7 +114,7 @@ class Decoder:
     def begun(self) -> bool:
         """Whether the engine has answered, be it with an empty text; then nothing is retried."""
         return self.content > 0 or any(
-            tally.finish_reason not in (None, "abort") for tally in self._tallies.values()
+            tally.finish_reason not in (None, *_NO_ANSWER) for tally in self._tallies.values()
         )
 
     @property
@@ -139,9 +144,10 @@ class Decoder:
                     self.done = True
                     return tokens
                 parsed = self._decode_chunk(payload)
-                for choice in parsed.choices or ():
-                    self._take_choice(choice, tokens)
-                if not parsed.choices and not self._take_rest(parsed, payload):
+                if parsed.choices and parsed.error is None:
+                    for choice in parsed.choices:
+                        self._take_choice(choice, tokens)
+                elif not self._take_rest(parsed, payload):
                     return tokens
                 if parsed.usage is not None:
                     self.usage = parsed.usage
@@ -162,11 +168,14 @@ class Decoder:
         if self.failure is not None:
             raise self.failure
         reasons = {index: tally.finish_reason for index, tally in self._tallies.items()}
-        if "abort" in reasons.values():
-            raise StreamingError("engine aborted the request (finish_reason abort)")
+        for reason in _NO_ANSWER:
+            if reason in reasons.values():
+                raise StreamingError(f"engine aborted the request (finish_reason {reason})")
         if not self.done:
-            left = len(self._framer.unfinished)
-            inside = f", {left} bytes into an event" if left else ""
+            left = self._framer.unfinished
+            if (refusal := self._refusal_without_framing(left)) is not None:
+                raise refusal
+            inside = f", {len(left)} bytes into an event" if left else ""
             raise StreamingError(f"stream was cut: it ended without [DONE]{inside}")
         finished = sum(reason is not None for reason in reasons.values())
         wanted = max(self._expected, len(reasons))
@@ -175,6 +184,14 @@ class Decoder:
                 f"stream is incomplete: [DONE] came and {wanted - finished} of {wanted} choices "
                 "had no finish_reason"
             )
+
+    def _refusal_without_framing(self, left: bytes) -> WorkerError | None:
+        """What a gateway says that puts its error as plain JSON into an event stream."""
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+            error = self._decode_chunk(left).error
+            if error is not None:
+                return refusal_in_stream(error, self._redact)
+        return None
 
     def _fail(self, what: str) -> None:
         self.failure = StreamingError(f"engine sent {what}", retriable=False)

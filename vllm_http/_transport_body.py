@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-
 import requests
 
 from ._chunked import BulkResponse
+from ._inflate import Inflater
 from ._transport_errors import BODY, body_error
 
 
@@ -14,8 +13,6 @@ READ_BYTES = 65536
 
 ENCODINGS = ("identity", "gzip", "deflate", "")
 """Content encodings that are read; only the first is asked for."""
-
-_GZIP_OR_ZLIB = 47  # zlib's window bits for "look which of the two it is"
 
 
 class Body:
@@ -32,9 +29,7 @@ class Body:
     ) -> None:
         self._answer = answer
         self._response = response
-        self._inflate = (
-            zlib.decompressobj(_GZIP_OR_ZLIB) if encoding in ("gzip", "deflate") else None
-        )
+        self._inflater = Inflater() if encoding in ("gzip", "deflate") else None
 
     def read(self) -> bytes:
         """What has arrived, at least one byte; b"" at the end. An abort of the exchange wakes it.
@@ -45,6 +40,7 @@ class Body:
         if self._response is None:
             return read(self._answer)
         try:
+            self._check()
             while wire := self._response.read1(READ_BYTES):
                 if data := self._plain(wire):
                     return data
@@ -63,14 +59,26 @@ class Body:
         if self._response is None:
             return self.read()
         try:
+            self._check()
             wire = self._response.read_ready()
-            return (self._plain(wire) or None) if wire else wire
+            if not wire:
+                return wire
+            return self._plain(wire) or (b"" if self.ended else None)
         except BODY as failure:
             error = body_error(failure)
         raise error
 
     def _plain(self, wire: bytes) -> bytes:
-        return wire if self._inflate is None else self._inflate.decompress(wire)
+        if self._inflater is None:
+            return wire
+        data = self._inflater.feed(wire)
+        if not data:
+            self._check()
+        return data
+
+    def _check(self) -> None:
+        if self._inflater is not None and self._inflater.failure is not None:
+            raise self._inflater.failure
 
     def dont_block(self) -> int | None:
         """From now on `read_ready` reads; what to poll, or None where all is in memory."""
@@ -86,6 +94,8 @@ class Body:
 
     def holds_bytes(self) -> bool:
         """Whether `read_ready` should be called again, whatever a poll says."""
+        if self._inflater is not None and self._inflater.failure is not None:
+            return True
         return self._response is not None and self._response.holds_bytes()
 
     def release(self) -> None:

@@ -42,7 +42,7 @@ def connection_error(
         error = Timeout(f"{base_url} did not take the connection in time", phase="connect")
     elif isinstance(failure, Aborted):
         return failure
-    elif isinstance(failure, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):
+    elif isinstance(failure, requests.exceptions.InvalidURL):
         error = InvalidRequest(redact(f"request: {failure}"))
     elif exchange.reused and not exchange.fresh and _died_unanswered(failure):
         return StaleConnection()

@@ -14,7 +14,7 @@ import pytest
 import support
 from decoding import DONE
 from faults import (
-    known_to_fail,
+    rows_once_wrong,
     rows_connecting,
     rows_cuts,
     rows_framing,
@@ -52,7 +52,7 @@ ROWS: list[Row] = [
     *rows_silence.ROWS,
     *rows_cuts.ROWS,
     *rows_framing.ROWS,
-    *known_to_fail.KNOWN_TO_FAIL,
+    *rows_once_wrong.ROWS,
 ]
 RETRIED = [row for row in ROWS if row.sent > 1 and row.then is None and not row.kept]
 STREAMS = [row for row in ROWS if row.phase in PHASES[4:] and not row.due]
