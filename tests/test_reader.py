@@ -147,7 +147,10 @@ class Watched:
         self._reader.soon(lambda: self._reader.watch(self.near.fileno(), self))
 
     def unwatch(self) -> None:
+        done = threading.Event()
         self._reader.soon(lambda: self._reader.unwatch(self.near.fileno()))
+        self._reader.soon(done.set)
+        assert done.wait(SOON)
 
     def ready(self) -> _bell.Bell:
         self.came.put(self.near.recv(100))
@@ -232,6 +235,25 @@ def test_what_is_left_for_afterwards_is_done(
     assert done.wait(SOON)
     for watched in all_watched:
         watched.bell.wait(SOON)
+
+
+def test_what_is_left_is_done_though_more_keeps_coming(
+    reader: Reader, watch: Callable[[], Watched]
+) -> None:
+    """Tokens come first, but not for ever."""
+    all_watched = [watch() for _ in range(2 * _BUSY)]
+    done = threading.Event()
+
+    until = time.monotonic() + SOON
+
+    reader.soon(lambda: reader.afterwards(done.set))
+    while not done.is_set() and time.monotonic() < until:
+        for watched in all_watched:
+            watched.far.send(b"a")
+        for watched in all_watched:
+            watched.bell.wait(SOON)
+
+    assert done.is_set()
 
 
 def test_failing_call_stops_no_other(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,6 +60,10 @@ _SOON = 0.001
 _LATER = 0.005
 """Seconds after which to look after a chain, with and without something to be done behind it."""
 
+_OVERDUE = 0.05
+_SOME = 16
+"""Seconds after which so much of it is done in each round, though more tokens keep coming."""
+
 
 class Reader:
     """The thread's handle. The first `start` starts it.
@@ -101,8 +105,8 @@ class Reader:
         self._loop.tell(call)
 
     def afterwards(self, call: Callable[[], object]) -> None:
-        """Call something once the callers woken by this round of reads run. It must not raise."""
-        self._loop.afterwards.append(call)
+        """Call something soon, but not before the callers woken by this round of reads run."""
+        self._loop.do_afterwards(call)
 
     def watch(self, fileno: int, watched: Watched) -> None:
         """Tell whenever there is something to read, or an end."""
@@ -139,7 +143,8 @@ class _Loop:
         self._alarms = Alarms()
         self._chain = Chain()
         self._bells: dict[Bell, None] = {}  # of this round of reads, in order
-        self.afterwards: deque[Callable[[], object]] = deque()
+        self._afterwards: deque[Callable[[], object]] = deque()
+        self._overdue = 0.0
         self._wakes_at = -math.inf  # when it wakes by itself; -inf while it is awake
         self._pipe: tuple[int, int] | None = None
         self._closers: list[weakref.finalize[..., _Loop]] = []
@@ -173,7 +178,6 @@ class _Loop:
 
     def run(self) -> None:
         """The thread's body: blocks in the selector only."""
-        busy = False
         try:
             while self._take_messages():
                 self._alarms.ring_due()
@@ -181,17 +185,14 @@ class _Loop:
                 # the thread sleeps.
                 self._wakes_at = self._alarms.next
                 wait = max(0.0, self._wakes_at - time.monotonic()) if self._inbox.empty() else 0.0
-                self._ring()
-                if busy:
-                    time.sleep(_GATHER)
                 ready = self.selector.select(min(wait, self._patience()))
-                busy = len(ready) >= _BUSY
                 self._wakes_at = -math.inf
                 self._read(ready)
+                sockets = len(ready)
                 del ready  # it may hold the last reference to a task, and that to our handle
-                self._look_after_chain()
+                self._wake_callers(sockets)
         finally:
-            self._ring()
+            self._wake_callers(1)
             for key in list(self.selector.get_map().values()):
                 if key.data is not None:
                     key.data.leave()
@@ -222,29 +223,38 @@ class _Loop:
                 self._empty_pipe()
             elif (bell := watched.ready()) is not None:
                 self._bells[bell] = None
-        if len(self._bells) == 1:  # nobody else has to wait for what comes afterwards
-            self._do_afterwards()
 
-    def _ring(self) -> None:
-        """Wake the callers; just before this thread sleeps, so that the interpreter is free."""
+    def _wake_callers(self, sockets: int) -> None:
+        """Those for whom something was read, from so many sockets; then do what may wait."""
+        if sockets == 1:
+            self._do_afterwards()  # nobody else has to wait for it
         if self._bells:
             self._chain.ring(self._bells)
             self._bells.clear()
+        if sockets >= _BUSY:
+            time.sleep(_GATHER)
+        if not self._chain.done:
+            self._chain.mend()
+        if sockets < _BUSY and self._chain.done:
+            self._do_afterwards()
+        elif self._afterwards and time.monotonic() > self._overdue:
+            self._do_afterwards(_SOME)
+
+    def do_afterwards(self, call: Callable[[], object]) -> None:
+        """See `Reader.afterwards`."""
+        if not self._afterwards:
+            self._overdue = time.monotonic() + _OVERDUE
+        self._afterwards.append(call)
+
+    def _do_afterwards(self, most: int | None = None) -> None:
+        for _ in range(len(self._afterwards) if most is None else most):
+            if self._afterwards:
+                self._call(self._afterwards.popleft())
 
     def _patience(self) -> float:
         if self._chain.done:
-            return _LONGEST if not self.afterwards else 0.0
-        return _SOON if self.afterwards else _LATER
-
-    def _look_after_chain(self) -> None:
-        if not self._chain.done:
-            self._chain.mend()
-        if self.afterwards and self._chain.done and not self._bells:
-            self._do_afterwards()
-
-    def _do_afterwards(self) -> None:
-        while self.afterwards:
-            self._call(self.afterwards.popleft())
+            return 0.0 if self._afterwards else _LONGEST
+        return _SOON if self._afterwards else _LATER
 
     def _empty_pipe(self) -> None:
         with contextlib.suppress(OSError):

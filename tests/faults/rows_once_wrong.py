@@ -18,6 +18,7 @@ from faults.row import (
     NO_CONTENT,
     NO_DONE,
     Row,
+    Script,
 )
 from faults.scripts import AB, BODY, CHUNKED, HEAD, STATUS_LINE, STOP, TYPE, A, B, coded
 from support import LIMIT
@@ -38,8 +39,11 @@ OPEN = _zipper.compress(A + B) + _zipper.flush(zlib.Z_SYNC_FLUSH)
 _zipper = zlib.compressobj(wbits=31)
 FIRST = _zipper.compress(A + B + STOP) + _zipper.flush(zlib.Z_SYNC_FLUSH)
 LAST = _zipper.flush()
-LATE_END = [WireBytes(GZIP_HEAD + chunk(FIRST)), Wait(LIMIT / 3)]
-LATE_END += [WireBytes(chunk(LAST) + b"0\r\n\r\n")]
+LATE_END: Script = [
+    WireBytes(GZIP_HEAD + chunk(FIRST)),
+    Wait(LIMIT / 3),
+    WireBytes(chunk(LAST) + b"0\r\n\r\n"),
+]
 MEMBERS = [gzip.compress(data) for data in (A, B, STOP + DONE)]
 BAD_CRC = gzip.compress(BODY)[:-8] + bytes(8)
 LENGTH = b"content-length: %d\r\n\r\n" % len(A + B + STOP)
