@@ -1,4 +1,4 @@
-"""A server told to stop goes silent with its connections open: only our own clock ends a stream."""
+"""A server told to stop goes silent with its connections open: our own clock ends a stream."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from vllm_http import (
+    EngineUnavailable,
     Error,
     TaskRequest,
     Timeout,
@@ -51,11 +52,21 @@ def last_event(stream: TokenStream) -> tuple[TokenEvent, float]:
     return event, time.monotonic() - last_token
 
 
+def _told(end: tuple[TokenEvent, float]) -> str:
+    event, seconds = end
+    error = type(event.error).__name__ if isinstance(event, Error) else event
+    return f"{error} after {seconds:.2f} s"
+
+
 @pytest.mark.usefixtures("patient_client")
 def test_a_server_that_goes_silent_in_mid_stream(
     adapter: VllmHttpAdapter, vllm: Server, measured: Callable[[str], None]
 ) -> None:
-    """Each stream ends with the stall clock, not sooner; the hanging server can still be ended."""
+    """Each stream ends with the stall clock; the hanging server can still be ended.
+
+    On a busy machine vLLM may find the time for an error event before it goes silent. That is an
+    honest end as well, and comes at once.
+    """
     task = TaskRequest(model=MODEL, extra_body={"ignore_eos": True}, **LONG)
     timeouts = Timeouts(stall=STALL, total=60.0)
     with contextlib.ExitStack() as stack:
@@ -68,9 +79,12 @@ def test_a_server_that_goes_silent_in_mid_stream(
         with ThreadPoolExecutor() as pool:
             ends = list(pool.map(last_event, streams))
 
-    measured("silence was noticed after " + ", ".join(f"{seconds:.2f} s" for _, seconds in ends))
+    measured("the stopped server's streams ended with " + ", ".join(map(_told, ends)))
     for event, seconds in ends:
         assert isinstance(event, Error)
+        if isinstance(event.error, EngineUnavailable):
+            assert event.error.status == 500
+            continue
         assert isinstance(event.error, Timeout)
         assert event.error.phase == "stall"
         # This thread may have seen the last token later than it came.
