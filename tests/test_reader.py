@@ -6,6 +6,7 @@ import queue
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -254,6 +255,18 @@ def test_what_is_left_is_done_though_more_keeps_coming(
             watched.bell.wait(SOON)
 
     assert done.is_set()
+
+
+def test_what_is_said_after_the_end_is_forgotten(reader: Reader) -> None:
+    """A message would keep its task alive for ever, and that the reader and its descriptors."""
+    reader.stop(SOON)
+    event = threading.Event()
+    left = weakref.ref(event)
+
+    reader.soon(event.set)
+    del event
+
+    assert left() is None
 
 
 def test_failing_call_stops_no_other(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:

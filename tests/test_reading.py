@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import pytest
 import support
+from decoding import DONE, text
 from support import SOON, a_task, answer, kinds, posts, stopwatch, the_error
 
 from vllm_http import CapacityExceeded, End, Error, Token, Unknown, VllmHttpAdapter, _crew
 from vllm_http._decoder import Decoder
-from vllm_http.testing import Cut, FakeEngine, Normal, Stall, Text, Wait
+from vllm_http.testing import Cut, FakeEngine, Normal, Raw, Stall, Text, Wait
 
 
-engine, adapter = support.engine, support.adapter
+engine, adapter, gate = support.engine, support.adapter, support.gate
 
 
 def test_end_does_not_wait_for_the_end_of_the_body(
@@ -114,3 +117,35 @@ def test_task_that_gets_no_thread_after_waiting(
         assert the_error(list(second)).code == "ADMISSION_REJECT"
         engine.script(Normal())
         assert third.result(timeout=SOON).error is None
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_cut_that_comes_with_done_changes_nothing(
+    engine: FakeEngine, adapter: VllmHttpAdapter, gate: threading.Event, how: Literal["fin", "rst"]
+) -> None:
+    """Also where many streams end so in the same moment."""
+    end = Raw(text("b") + text("", "stop") + DONE)
+    for _ in range(16):
+        engine.script(Text("a"), Wait(gate), end, Wait(0.01), Cut(how))
+    streams = [adapter.submit(a_task()) for _ in range(16)]
+    for stream in streams:
+        assert kinds([next(stream), next(stream)]) == ["started", "token"]
+
+    gate.set()
+
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda stream: stream.result(timeout=SOON), streams))
+    assert {(result.text, result.finish_reason) for result in results} == {("b", "stop")}
+
+
+def test_tiny_queues_lose_nobody(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:
+    """A caller may make room while its worker still hands over what it has opened."""
+    with VllmHttpAdapter(engine.url, queue_size=1) as adapter, ThreadPoolExecutor(16) as pool:
+
+        def ends(number: int) -> str:
+            stream = adapter.submit(a_task(max_tokens=3))
+            return [event.type for event in iter(lambda: stream.get(SOON), None) if event][-1]
+
+        assert set(pool.map(ends, range(1500))) == {"end"}
+
+    assert caplog.text == ""

@@ -38,6 +38,11 @@ class Gate(ABC):
         """Whether the last event is in, or none will come."""
         return self._over
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether reading waits for the caller to take events."""
+        return self._resume is not None
+
     def held_back_until(self, now: float) -> float:
         """When the reader last waited for the caller to take events; now, if it still does."""
         return now if self._resume is not None else self._resumed

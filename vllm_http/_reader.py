@@ -145,6 +145,7 @@ class _Loop:
         self._bells: dict[Bell, None] = {}  # of this round of reads, in order
         self._afterwards: deque[Callable[[], object]] = deque()
         self._overdue = 0.0
+        self._over = False
         self._wakes_at = -math.inf  # when it wakes by itself; -inf while it is awake
         self._pipe: tuple[int, int] | None = None
         self._closers: list[weakref.finalize[..., _Loop]] = []
@@ -171,6 +172,8 @@ class _Loop:
     def tell(self, message: _Message, *, before: float = -math.inf) -> None:
         """Leave a message, and wake the thread if it would sleep until `before`."""
         self._inbox.put(message)
+        if self._over:
+            self._forget_messages()
         pipe = self._pipe
         if before < self._wakes_at and pipe is not None:
             with contextlib.suppress(OSError):  # full: it wakes anyway; closed: it is over
@@ -197,6 +200,14 @@ class _Loop:
                 if key.data is not None:
                     key.data.leave()
             self.selector.close()
+            self._over = True
+            self._forget_messages()
+
+    def _forget_messages(self) -> None:
+        """Nobody reads them any more, and they would keep their tasks, and those our handle."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._inbox.get_nowait()
 
     def _take_messages(self) -> bool:
         """Do what the messages say; False once one says to end."""

@@ -44,6 +44,7 @@ class Reading:
         self._fileno: int | None = None
         self._watched = False
         self._seen = 0
+        self._begun = False  # the worker is done with it
         self._left = False
         self._ended = False  # as far as a read has told
         self._well = False  # the engine's answer is whole; what is left is the body's end
@@ -60,15 +61,21 @@ class Reading:
             self.ready()  # the end of the body comes with ``[DONE]`` as a rule
         while self._fileno is None and not self._left:  # a mock's, which is all here
             self.ready()
+        self._begun = True
         if not self._left:
             self._run.handed_over(self.leave)
             self._reader.soon(self._enter)
 
     def _enter(self) -> None:
-        """The reader takes over."""
+        """The reader takes over, or goes on once the caller has made room.
+
+        A caller may make room while the worker is still at it; `begin` calls again then.
+        """
+        if not self._begun:
+            return
         if self._run.over and not self._well:
             self.leave()
-        elif not self._left and not self._watched:
+        elif not (self._left or self._watched) and (self._well or not self._gate.holds_back):
             self._watch()
             if self._well:
                 self._set_alarm()
@@ -141,6 +148,12 @@ class Reading:
         return self._told_by + _LATER
 
     def _fail(self, failure: Exception) -> None:
+        if self._decoder.over and not self._well:  # the engine's last word came before the failure
+            try:
+                self._decoder.finish()
+                self._well = True
+            except WorkerError as verdict:
+                failure = verdict
         if self._well:  # the engine's answer is whole, whatever became of its connection
             self._run.succeed()
         elif isinstance(failure, WorkerError):
