@@ -145,8 +145,8 @@ class Drip:
             stage.answer.pause(self.interval)
 
 
-@pytest.fixture
-def deaf() -> Iterator[str]:
+@contextmanager
+def deaf_port() -> Iterator[str]:
     """The URL of a port where a connect never gets an answer: its backlog is full."""
     with ExitStack() as sockets:
         server = sockets.enter_context(socket.socket())
@@ -157,6 +157,13 @@ def deaf() -> Iterator[str]:
             filler.setblocking(False)
             filler.connect_ex(server.getsockname())
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def deaf() -> Iterator[str]:
+    """A `deaf_port`."""
+    with deaf_port() as url:
+        yield url
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pytest
+from faults.figures import FIGURES, Figures
 from faults.outcome import Outcome
 from faults.row import PHASES
 
@@ -22,6 +23,12 @@ def outcomes(pytestconfig: pytest.Config) -> list[Outcome]:
 
 
 @pytest.fixture
+def figures(pytestconfig: pytest.Config) -> Figures:
+    """What was measured of cancels so far; a test adds its own."""
+    return pytestconfig.stash.setdefault(FIGURES, Figures())
+
+
+@pytest.fixture
 def engine() -> Iterator[FakeEngine]:
     """An engine whose /version leaves no connection behind that a task could take over."""
     with FakeEngine(keep_alive=60) as engine:
@@ -32,11 +39,13 @@ def engine() -> Iterator[FakeEngine]:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print how many faults were tried when, what callers saw of them, and how late."""
+    """Print what faults were tried when, what callers saw of them, how late, and of cancels."""
     outcomes = config.stash.get(_OUTCOMES, [])
-    if outcomes:
+    lines = summary(outcomes) if outcomes else []
+    lines += config.stash.get(FIGURES, Figures()).lines()
+    if lines:
         terminalreporter.section("faults")
-        for line in summary(outcomes):
+        for line in lines:
             terminalreporter.write_line(line)
 
 

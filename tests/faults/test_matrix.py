@@ -14,10 +14,10 @@ import pytest
 import support
 from decoding import DONE
 from faults import (
-    rows_once_wrong,
     rows_connecting,
     rows_cuts,
     rows_framing,
+    rows_once_wrong,
     rows_refusals,
     rows_silence,
 )
