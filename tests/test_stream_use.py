@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Sequence
 
 import pytest
 import support
@@ -18,6 +19,7 @@ from vllm_http import (
     TokenEvent,
     VllmHttpAdapter,
 )
+from vllm_http._receiver import Receiver
 from vllm_http.testing import (
     Cut,
     Done,
@@ -265,3 +267,37 @@ def test_repr_says_where_it_stands(engine: FakeEngine, adapter: VllmHttpAdapter)
 
     assert kinds(stream) == ["started", "end"]
     assert repr(stream) == "<TokenStream 'j' ended, 0 events waiting>"
+
+
+def test_end_that_is_being_put_is_waited_for(
+    engine: FakeEngine, adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller who looks between the end of a stream and its last event does not miss that."""
+    engine.script(Text("a"), Stall())
+    stream = adapter.submit(a_task())
+    assert kinds([next(stream), next(stream)]) == ["started", "token"]
+    ending, looked = threading.Event(), threading.Event()
+    seen: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+    store, take = Receiver._store, Receiver._rest
+
+    def slow_store(self: Receiver, events: Sequence[TokenEvent]) -> None:
+        ending.set()
+        assert looked.wait(SOON)
+        store(self, events)
+
+    def seen_rest(self: Receiver) -> TokenEvent:
+        looked.set()
+        return take(self)
+
+    def look() -> None:
+        assert ending.wait(SOON)
+        seen.put(kinds(stream))
+
+    monkeypatch.setattr(Receiver, "_store", slow_store)
+    monkeypatch.setattr(Receiver, "_rest", seen_rest)
+    caller = threading.Thread(target=look)
+    caller.start()
+    stream.cancel()
+    caller.join(SOON)
+
+    assert seen.get_nowait() == ["end"]

@@ -55,15 +55,23 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
     def _wait(self, block: bool, timeout: float | None) -> TokenEvent:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            over = self._over  # before the look into the queue: the last event comes before it
+            over = self._over  # before the look into the queue
             with contextlib.suppress(IndexError):
                 return self.queue.popleft()
             self.go_on()  # it may have been filled, and emptied, before the reader knew
             left = None if deadline is None else deadline - time.monotonic()
-            if over or not block or (left is not None and left <= 0):
-                self.bell.ring()  # a second thread that waits, against the rules, waits no more
+            if over:
+                return self._rest()
+            if not block or (left is not None and left <= 0):
                 raise queue.Empty
             self.bell.wait(left)
+
+    def _rest(self) -> TokenEvent:
+        with self.mutex, contextlib.suppress(IndexError):
+            # Whoever ended the stream, or purges it, has put the last event by now.
+            return self.queue.popleft()
+        self.bell.ring()  # a second thread that waits, against the rules, waits no more
+        raise queue.Empty
 
     def _is_full(self) -> bool:
         return len(self.queue) >= self.maxsize
