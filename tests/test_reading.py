@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -13,6 +14,7 @@ from support import SOON, a_task, answer, kinds, posts, stopwatch, the_error
 
 from vllm_http import CapacityExceeded, End, Error, Token, Unknown, VllmHttpAdapter, _crew
 from vllm_http._decoder import Decoder
+from vllm_http._reader import Reader
 from vllm_http.testing import Cut, FakeEngine, Normal, Raw, Stall, Text, Wait
 
 
@@ -94,6 +96,23 @@ def test_bug_of_ours_ends_one_stream_only(
     assert sorted(kinds(events)[-1] for events in all_events) == ["end", "error"]
     error = the_error(next(events for events in all_events if isinstance(events[-1], Error)))
     assert isinstance(error, Unknown)
+
+
+def test_socket_that_cannot_be_watched(
+    engine: FakeEngine, adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system watches no more of them, the stream ends at once, with what had come."""
+
+    def refuse(self: Reader, fileno: int, watched: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(Reader, "watch", refuse)
+    engine.script(Text("a"), Stall())
+
+    events = list(adapter.submit(a_task()))
+
+    assert kinds(events) == ["started", "token", "error"]
+    assert posts(engine)[0].hung_up.wait(SOON)
 
 
 def test_task_that_gets_no_thread_after_waiting(

@@ -56,7 +56,7 @@ class Gate(ABC):
                 self.bell.ring()
 
     def deliver(self, tokens: list[Token], resume: Callable[[], None]) -> bool:
-        """Put tokens behind the others, unless the stream is over. the bell is to be rung.
+        """Put tokens behind the others, unless the stream is over. Ring the bell after it.
 
         Args:
             tokens: All of one read; they are taken though there be no room.

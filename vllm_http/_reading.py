@@ -76,7 +76,11 @@ class Reading:
         if self._run.over and not self._well:
             self.leave()
         elif not (self._left or self._watched) and (self._well or not self._gate.holds_back):
-            self._watch()
+            try:
+                self._watch()
+            except Exception as failure:  # the system's limit of watches, for one
+                self._fail(failure)
+                return
             if self._well:
                 self._set_alarm()
             self._read_held_bytes()
