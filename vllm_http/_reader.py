@@ -29,13 +29,24 @@ from ._threads import start_thread
 logger = logging.getLogger("vllm_http")
 
 
+_LONGEST = 3600.0
+"""Seconds; more than some selectors take is not needed."""
+
 _BUSY = 4
 _GATHER = 0.0005
 """With so many sockets ready at once, seconds that more may take to become ready.
 
-A thousand streams with 20 tokens/s each cost 43 us a token without it, 22 with it, and the slowest
-hundredth was 6 ms late, now 2: reading one at a time fights with the callers for the interpreter.
+A thousand streams with 20 tokens/s each cost 43 us a token without it, 22 with it: reading one at
+a time fights with the callers for the interpreter.
 """
+
+_SOON = 0.001
+_LATER = 0.005
+"""Seconds after which to look after a chain, with and without something to be done behind it."""
+
+_OVERDUE = 0.05
+_SOME = 16
+"""Seconds after which so much of it is done in each round, though more tokens keep coming."""
 
 
 class Watched(Protocol):
@@ -51,18 +62,6 @@ class Watched(Protocol):
 
     def leave(self) -> None:
         """Nobody watches any more."""
-
-
-_LONGEST = 3600.0
-"""Seconds; more than some selectors take is not needed."""
-
-_SOON = 0.001
-_LATER = 0.005
-"""Seconds after which to look after a chain, with and without something to be done behind it."""
-
-_OVERDUE = 0.05
-_SOME = 16
-"""Seconds after which so much of it is done in each round, though more tokens keep coming."""
 
 
 class Reader:
@@ -180,7 +179,7 @@ class _Loop:
                 os.write(pipe[1], b"\0")
 
     def run(self) -> None:
-        """The thread's body: blocks in the selector only."""
+        """The thread's body: blocks in the selector, and rests for a moment while it is busy."""
         try:
             while self._take_messages():
                 self._alarms.ring_due()
