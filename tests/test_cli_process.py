@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import COMMAND, PATIENCE, ctrl_c, environment, finished, started, stdout
+from support import wait_until
 
 import vllm_http
 from vllm_http.testing import Done, FakeEngine, Finish, Stall, Text, Usage, Wait
@@ -197,6 +199,16 @@ def test_ctrl_c_before_the_first_token(engine: FakeEngine) -> None:
     assert request.hung_up.wait(PATIENCE)
 
 
+def sleeps(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the main thread has been asleep for a while, so that it is back in its write."""
+    states = set()
+    for _ in range(20):
+        stat = Path(f"/proc/{process.pid}/stat").read_text()
+        states.add(stat.rpartition(")")[2].split()[0])
+        threading.Event().wait(0.002)
+    return states == {"S"}
+
+
 def test_second_ctrl_c_ends_a_blocked_print(engine: FakeEngine) -> None:
     """A reader that stopped reading holds the text up, but neither the engine nor the user."""
     engine.script(Text("x" * 1_000_000), Stall())
@@ -206,6 +218,8 @@ def test_second_ctrl_c_ends_a_blocked_print(engine: FakeEngine) -> None:
         (request,) = engine.wait_for_requests(1, PATIENCE, path="/v1/completions")
         assert request.hung_up.wait(PATIENCE)
         assert process.poll() is None
+        # Python does not see a signal that comes in the moment before a write blocks.
+        wait_until(lambda: sleeps(process))
         process.send_signal(signal.SIGINT)
 
         assert process.wait(PATIENCE) == 130
