@@ -53,10 +53,10 @@ def test_close_ends_what_runs(engine: FakeEngine, steps: list[Step]) -> None:
 
 
 def test_close_ends_what_waits(engine: FakeEngine) -> None:
-    """A task without a worker yet ends the same way."""
+    """A task without a worker yet ends the same way, and takes no place that comes free."""
     engine.script(Stall())
     adapter = VllmHttpAdapter(engine.url, max_concurrency=1)
-    streams = [adapter.submit(a_task()) for _ in range(5)]
+    streams = [adapter.submit(a_task()) for _ in range(100)]
     posts(engine)
 
     adapter.close()

@@ -100,12 +100,11 @@ def test_interim_answer_mixes_nothing_up(engine: FakeEngine, status: bytes) -> N
     interim = WireBytes(b"HTTP/1.1 " + status + b"\r\nlink: </x>\r\n\r\n")
     engine.script(interim, Wait(0.05), *answer("for Alice"))
     engine.script(*answer("for Bob"))
-    with VllmHttpAdapter(engine.url, retry=ONCE) as adapter:
+    # Bob's turn comes when Alice's connection is free.
+    with VllmHttpAdapter(engine.url, retry=ONCE, max_concurrency=1) as adapter:
         adapter.engine_version()
-        texts = [
-            adapter.submit(a_task(prompt=prompt)).result(timeout=SOON).text
-            for prompt in ("Alice", "Bob")
-        ]
+        streams = [adapter.submit(a_task(prompt=prompt)) for prompt in ("Alice", "Bob")]
+        texts = [stream.result(timeout=SOON).text for stream in streams]
 
     assert texts == ["for Alice", "for Bob"]
     assert len(set(connections(engine))) == 1

@@ -91,7 +91,8 @@ class Slots:
         """A task that ran holds on to the engine no more: its place goes to the next."""
         with self._lock:
             self._running.discard(run)
-            while self._waiting and len(self._running) < self._max_concurrency:
+            # Not for a task that `close` is about to end.
+            while not self._closed and self._waiting and len(self._running) < self._max_concurrency:
                 self._start_next()
         self._log(run)
 
