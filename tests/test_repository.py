@@ -31,12 +31,23 @@ MAX_LINES = 300
 # Who may import whom: a module sees its own row and those above. `_transport` stands for
 # `_transport_tls` as well, `testing` for all that is in it, "" for the package itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_threads", "_redact", "_alarms", "_fork", "_chunked", "_inflate", "_sse"),
+    (
+        "_errors",
+        "_limits",
+        "_threads",
+        "_redact",
+        "_alarms",
+        "_fork",
+        "_chunked",
+        "_inflate",
+        "_sse",
+    ),
     ("_bell", "_crew"),
     ("_reader",),
     (
         "_values",
         "_settings",
+        "_structured",
         "_task",
         "_events",
         "_engine",
@@ -61,7 +72,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 OWNERS: dict[str, tuple[str, ...]] = {
     "dataclasses_json": ("_values",),
     "sseclient": ("_sse",),
-    "msgspec": ("_decoder", "_values"),
+    "msgspec": ("_decoder", "_structured", "_values"),
     "requests": ("_transport",),
     "urllib3": ("_connections", "_transport"),
     "tenacity": ("_worker",),

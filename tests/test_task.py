@@ -98,10 +98,16 @@ def test_submit_refuses_what_is_out_of_limits(
 
 
 @pytest.mark.parametrize(
-    "value", ["", [], 5, True, [1, -1], [True], [1.0], ["one"], [[1, 2]], ("a",), b"bytes", {}]
+    "value",
+    [
+        *("", [], 5, True, ("a",), b"bytes", {}),
+        *([1, -1], [True], [1.0], [1, "a"], [1, [1]]),
+        *(["one", ""], ["one", 1], ["one", [1]], ["one", None]),
+        *([[1], []], [[1], [-1]], [[1], "one"], [[1], 1], [["one"]], [[[1]]]),
+    ],
 )
 def test_submit_refuses_a_prompt_that_is_none(adapter: VllmHttpAdapter, value: Any) -> None:
-    """A prompt is text or a list of token ids, and not empty."""
+    """A prompt is text, token ids or a list of either, and nowhere empty."""
     assert refusal(adapter, prompt=value).startswith("prompt")
 
 
@@ -210,7 +216,9 @@ def test_lone_surrogates_are_refused(adapter: VllmHttpAdapter, field: str) -> No
     "fields",
     [
         {"prompt": "HUSH", "messages": [{"role": "user", "content": "HUSH"}]},
-        {"prompt": ["HUSH"]},
+        {"prompt": ["HUSH", 1]},
+        {"prompt": [["HUSH"]]},
+        {"prompt": ["HUSH", ["HUSH"]]},
         {"prompt": b"HUSH"},
         {"prompt": "HUSH \ud800"},
         {"prompt": "HUSH", "max_tokens": 0},

@@ -54,6 +54,7 @@ from ._events import (
 from ._registry import AdapterRegistry
 from ._settings import RetryPolicy, Timeouts
 from ._stream import TokenStream
+from ._structured import StructuredOutputs
 from ._task import TaskRequest
 from ._worker_adapter import WorkerAdapter
 
@@ -79,6 +80,7 @@ __all__ = [
     "RetryPolicy",
     "Started",
     "StreamingError",
+    "StructuredOutputs",
     "TaskRequest",
     "Timeout",
     "Timeouts",

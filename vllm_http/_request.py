@@ -10,10 +10,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ._errors import InvalidRequest, shown
-from ._task import TaskRequest
-
-
-_SENT = ("model", "prompt", "messages", "max_tokens", "temperature", "top_p", "seed", "priority")
+from ._structured import StructuredOutputs
+from ._task import SENT, TaskRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +23,14 @@ class WireRequest:
         body: JSON, UTF-8.
         correlation_id: Safe as a header value.
         choices: How many choices the engine will finish.
+        streamed: Whether the answer is an event stream, or else one JSON document.
     """
 
     path: str
     body: bytes
     correlation_id: str
     choices: int
+    streamed: bool
 
 
 def encode(task: TaskRequest, job_id: str) -> WireRequest:
@@ -39,15 +39,26 @@ def encode(task: TaskRequest, job_id: str) -> WireRequest:
     Raises:
         InvalidRequest: A value cannot be written as JSON.
     """
-    fields = {name: value for name in _SENT if (value := getattr(task, name)) is not None}
-    fields |= {"stream": True, "stream_options": {"include_usage": True}}
-    choices = task.extra_body.get("n")
+    fields = {name: value for name in SENT if (value := getattr(task, name)) is not None}
+    if isinstance(task.structured_outputs, StructuredOutputs):
+        fields["structured_outputs"] = task.structured_outputs.on_the_wire()
+    fields["stream"] = task.streamed
+    if task.streamed:
+        fields["stream_options"] = {"include_usage": True}
     return WireRequest(
-        path="/v1/completions" if task.messages is None else "/v1/chat/completions",
+        path="/v1/completions" if task.endpoint == "completions" else "/v1/chat/completions",
         body=_body(fields, task.extra_body),
         correlation_id=quote(task.correlation_id or job_id, safe=_HEADER_SAFE),
-        choices=choices if isinstance(choices, int) and choices > 0 else 1,
+        choices=_choices(task),
+        streamed=task.streamed,
     )
+
+
+def _choices(task: TaskRequest) -> int:
+    n = task.extra_body.get("n", task.n)
+    prompts = task.prompt_embeds if task.prompt is None else task.prompt
+    several = isinstance(prompts, list) and not isinstance(prompts[0], int)
+    return (len(prompts) if prompts and several else 1) * (n if isinstance(n, int) and n > 0 else 1)
 
 
 # Printable ASCII stays as it is; a header holds nothing else, so the rest is percent-encoded.
