@@ -8,12 +8,18 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
-
-from vllm_http.testing import FakeEngine
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 
 CAPTURES = Path(__file__).parent.parent / "captures"
+
+
+class Listener(Protocol):
+    """What a client can be connected to: an engine, or a real server on 127.0.0.1."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
 
 
 class Head(NamedTuple):
@@ -68,10 +74,12 @@ def read_chunk(stream: BinaryIO) -> bytes:
     return data
 
 
-def read_response(stream: BinaryIO) -> Response:
-    """Read a whole response, off a socket or a recording."""
+def read_response(stream: BinaryIO, *, has_body: bool = True) -> Response:
+    """Read a whole response, off a socket or a recording; that to a HEAD has no body."""
     head = read_head(stream)
     chunks: list[bytes] = []
+    if not has_body:
+        return Response(head, b"", chunks)
     if head.header("transfer-encoding") == "chunked":
         while chunk := read_chunk(stream):
             chunks.append(chunk)
@@ -87,9 +95,7 @@ class RawClient:
         timeout: seconds after which a send or a read gives up.
     """
 
-    def __init__(
-        self, engine: FakeEngine, buffer: int | None = None, timeout: float = 10.0
-    ) -> None:
+    def __init__(self, engine: Listener, buffer: int | None = None, timeout: float = 10.0) -> None:
         self._socket = socket.socket()
         self._socket.settimeout(timeout)
         if buffer is not None:

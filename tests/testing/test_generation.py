@@ -172,6 +172,9 @@ def test_usage_only_when_asked(client: RawClient, options: dict[str, bool] | Non
         ({"prompt": 7}, 400),
         ({"stream_options": 1, "stream": True}, 200),
         ({"prompt": [[]]}, 200),
+        ({"logprobs": {}}, 400),
+        ({"stop": [5], "stop_token_ids": ["a"]}, 200),
+        ({"structured_outputs": 7}, 200),
     ],
 )
 def test_nonsense_gets_an_answer(client: RawClient, fields: dict[str, Any], status: int) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 from . import _words
+from ._choice import Choice, Plan, Prompt, ToolCall, make_plan, tool_plan
+from ._options import Options
 from ._refusals import check_length, integer, number
 from ._words import Word
 
@@ -27,26 +29,6 @@ class Model(NamedTuple):
         return f"vllm-{self.version}-{_words.hex_digits(self.name)[:8]}"
 
 
-class Prompt(NamedTuple):
-    """One prompt of a request."""
-
-    ids: list[int]
-    is_text: bool
-
-
-class Choice:
-    """One of the texts that answer a request."""
-
-    def __init__(self, index: int, prompt: Prompt, words: Iterator[Word], limit: int) -> None:
-        self.index = index
-        self.prompt = prompt
-        self.words = words
-        self.limit = limit
-        self.events = 0
-        self.tokens = 0
-        self.finish_reason: str | None = None
-
-
 class Generation(ABC):
     """One request's answer in the making; the subclasses give it its two JSON forms.
 
@@ -61,17 +43,22 @@ class Generation(ABC):
     default_max_tokens: int
 
     def __init__(self, body: dict[str, Any], model: Model, request_id: str) -> None:
-        options = body.get("stream_options")
-        options = options if isinstance(options, dict) else {}
-        self.stream = body.get("stream") in (True, "true")
-        self.include_usage = bool(options.get("include_usage"))
-        self.return_token_ids = bool(body.get("return_token_ids"))
-        self._continuous_usage = self.include_usage and bool(options.get("continuous_usage_stats"))
+        self.options = self.read_options(body)
         self._model = model
         self._id = f"{self.prefix}-{request_id}"
         self._created = int(time.time())
         self.prompts = self.read_prompts(body)
         self.choices = self._make_choices(body)
+
+    @property
+    def stream(self) -> bool:
+        """Whether the answer comes in pieces."""
+        return self.options.stream
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the counts."""
+        return self.options.include_usage
 
     @property
     def prompt_tokens(self) -> int:
@@ -90,29 +77,50 @@ class Generation(ABC):
             Refusal: one of them is too long.
         """
         for prompt in self.prompts:
-            check_length(len(prompt.ids), self._model.max_model_len, counted=not prompt.is_text)
+            check_length(len(prompt.ids), self._model.max_model_len, counted=prompt.text is None)
 
-    def next_token(self, choice: Choice, finish_reason: str | None = None) -> dict[str, Any]:
-        """The event with the next word of a choice."""
+    def next_token(self, choice: Choice, *, last: bool = False) -> dict[str, Any] | None:
+        """The event with the next word of a choice, and with its planned end if that is the last.
+
+        None where vLLM sends no event: for a token of a tool call that leads to nothing.
+        """
         word = next(choice.words)
-        return self.event(choice, word.text, [word.id], finish_reason)
+        text = choice.said_with(word, last=last)
+        content = self.tool_content(choice)
+        if content == {} and not last and not self.options.tells_tokens:
+            choice.tokens += 1
+            return None
+        plan = choice.plan
+        end = (plan.finish_reason, plan.stop_reason) if last else (None, None)
+        return self.event(choice, text, [word], *end, content=content)
 
     def event(
         self,
         choice: Choice,
         text: str,
-        ids: list[int],
+        words: list[Word],
         finish_reason: str | None = None,
         stop_reason: str | int | None = None,
+        *,
+        content: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The event that brings these tokens of a choice, and perhaps its end."""
+        """The event that brings these tokens of a choice, and perhaps its end.
+
+        `content` stands in a chat's delta in the place of the text.
+        """
         first = choice.events == 0
         choice.events += 1
-        choice.tokens += len(ids)
+        choice.tokens += len(words)
         choice.finish_reason = finish_reason
-        delta = self.delta(choice, text, ids, first=first, stop_reason=stop_reason)
+        delta = self.delta(
+            choice,
+            {"content": text} if content is None else content,
+            words,
+            first=first,
+            stop_reason=stop_reason,
+        )
         event = self._envelope(self.chunk_object, [delta])
-        if self._continuous_usage:
+        if self.options.continuous_usage:
             event["usage"] = self.running_usage(choice)
         if finish_reason is not None and not self.include_usage:
             event["system_fingerprint"] = self._model.fingerprint
@@ -123,9 +131,9 @@ class Generation(ABC):
         delta = {"role": "assistant", "content": ""}
         opening = {"index": choice.index, "delta": delta, "logprobs": None, "finish_reason": None}
         event = self._envelope(self.chunk_object, [opening])
-        if self._continuous_usage:
+        if self.options.continuous_usage:
             event["usage"] = self.running_usage(choice)
-        ids = choice.prompt.ids if self.return_token_ids else None
+        ids = choice.prompt.ids if self.options.token_ids else None
         return {**event, "prompt_token_ids": ids, "prompt_text": None}
 
     def usage_event(self) -> dict[str, Any]:
@@ -152,15 +160,29 @@ class Generation(ABC):
         }
 
     @abstractmethod
+    def read_options(self, body: dict[str, Any]) -> Options:
+        """The wishes in a request's body, which may be nonsense."""
+
+    @abstractmethod
     def read_prompts(self, body: dict[str, Any]) -> list[Prompt]:
         """The prompts in a request's body, which may be nonsense."""
+
+    @abstractmethod
+    def tool_call(
+        self, body: dict[str, Any], words: Iterator[Word], choice: int
+    ) -> ToolCall | None:
+        """What a choice has to be in the place of text, if the request says so."""
+
+    @abstractmethod
+    def tool_content(self, choice: Choice) -> dict[str, Any] | None:
+        """What a tool call's next token adds to it, often nothing; None where it is none."""
 
     @abstractmethod
     def delta(
         self,
         choice: Choice,
-        text: str,
-        ids: list[int],
+        content: dict[str, Any],
+        words: list[Word],
         *,
         first: bool,
         stop_reason: str | int | None,
@@ -172,7 +194,7 @@ class Generation(ABC):
         """The usage of one choice in the middle of a stream."""
 
     @abstractmethod
-    def whole_choice(self, choice: Choice, text: str, ids: list[int] | None) -> dict[str, Any]:
+    def whole_choice(self, choice: Choice, text: str, words: list[Word]) -> dict[str, Any]:
         """One entry of ``choices`` in a whole answer."""
 
     @abstractmethod
@@ -187,18 +209,33 @@ class Generation(ABC):
         luck = None if temperature == 0 else (body.get("seed"), temperature)
         choices: list[Choice] = []
         for prompt in self.prompts:
-            limit = min(asked, self._model.max_model_len - len(prompt.ids))
+            limit = max(0, min(asked, self._model.max_model_len - len(prompt.ids)))
             for i in range(n):
-                words = _words.generate(self._model.seed, prompt.ids, luck, i)
-                choices.append(Choice(len(choices), prompt, words, limit))
+                material = (self._model.seed, prompt.ids, luck, i)
+                choices.append(self._make_choice(len(choices), prompt, material, limit, body))
         return choices
 
+    def _make_choice(
+        self,
+        index: int,
+        prompt: Prompt,
+        material: tuple[Any, ...],
+        limit: int,
+        body: dict[str, Any],
+    ) -> Choice:
+        words = _words.generate(*material)
+        call = self.tool_call(body, words, index)
+        if call is not None:
+            spoken = itertools.chain((word for word, _ in call.tokens), words)
+            return Choice(index, prompt, spoken, tool_plan(call, limit), call)
+        plan: Plan = make_plan(_words.generate(*material), limit, self.options.stop)
+        return Choice(index, prompt, words, plan)
+
     def _finished(self, choice: Choice) -> dict[str, Any]:
-        words = list(islice(choice.words, choice.limit))
+        words, text = choice.rest()
         choice.tokens += len(words)
-        choice.finish_reason = "length"
-        ids = [word.id for word in words] if self.return_token_ids else None
-        return self.whole_choice(choice, "".join(word.text for word in words), ids)
+        choice.finish_reason = choice.plan.finish_reason
+        return self.whole_choice(choice, text, words)
 
     def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {

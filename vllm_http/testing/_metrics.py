@@ -30,7 +30,10 @@ class Load:
         self.prompt_tokens += generation.prompt_tokens
         self.generation_tokens += generation.completion_tokens
         reasons = (choice.finish_reason for choice in generation.choices)
-        self.finished.update(reason for reason in reasons if reason is not None)
+        # A call of a tool is the API's reading of a text that stopped.
+        self.finished.update(
+            "stop" if reason == "tool_calls" else reason for reason in reasons if reason is not None
+        )
 
     def text(self, model: str) -> str:
         """All of it in the Prometheus text format."""

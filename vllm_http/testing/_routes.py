@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from . import _words
+from . import _pooling, _words
 from ._answer import Answer
 from ._forms import Chat, Completion
 from ._generation import Generation, Model
-from ._refusals import Refusal, check, read_body
+from ._refusals import Refusal, check, check_model, read_body
 from ._request import ReceivedRequest
+from ._sampling_checks import check_sampling, late_refusal
 
 
 _FORMS: dict[str, type[Generation]] = {"/v1/completions": Completion, "/v1/chat/completions": Chat}
@@ -24,7 +25,7 @@ _METHODS: dict[str, tuple[str, ...]] = {
     "/metrics": ("GET",),
     "/v1/models": ("GET",),
     "/tokenize": ("POST",),
-    **{path: ("POST",) for path in _FORMS},
+    **{path: ("POST",) for path in (*_FORMS, *_pooling.ROUTES)},
 }
 
 
@@ -50,18 +51,25 @@ def turned_away(request: ReceivedRequest, answer: Answer, api_key: str | None) -
     return True
 
 
-def make_generation(request: ReceivedRequest, model: Model, random_id: str) -> Generation:
-    """The generation that a request asks for.
+def make_generation(
+    request: ReceivedRequest, model: Model, random_id: str
+) -> tuple[Generation, Refusal | None]:
+    """The generation that a request asks for, and what vLLM would refuse once the stream is begun.
 
     Raises:
         Refusal: vLLM would not start it.
     """
     body = read_body(request)
     form = _FORMS[request.route]
-    check(body, chat=form is Chat, model=model.name, max_model_len=model.max_model_len)
+    chat = form is Chat
+    check(body, chat=chat, model=model.name, max_model_len=model.max_model_len)
+    check_sampling(body, chat=chat)
+    late = late_refusal(body, chat=chat)
     generation = form(body, model, _request_id(request, body, random_id))
     generation.check_length()
-    return generation
+    if late is not None and not generation.stream:
+        raise late
+    return generation, late
 
 
 def make_scripted_generation(request: ReceivedRequest, model: Model, random_id: str) -> Generation:
@@ -89,6 +97,8 @@ def small_answer(request: ReceivedRequest, model: Model) -> dict[str, Any] | Non
         return {"object": "list", "data": [_card(model)]}
     if request.route == "/tokenize":
         return _tokenized(read_body(request), model)
+    if request.route in _pooling.ROUTES:
+        return _pooling.answer(request.route, read_body(request), model)
     return None
 
 
@@ -102,9 +112,10 @@ def _request_id(request: ReceivedRequest, body: dict[str, Any], random_id: str) 
 
 
 def _tokenized(body: dict[str, Any], model: Model) -> dict[str, Any]:
+    check_model(body, model.name)
     form = Chat if "messages" in body else Completion
     (prompt, *_) = form(body, model, "").prompts
-    words = _words.tokenize(body["prompt"]) if body.get("return_token_strs") else None
+    words = prompt.words if body.get("return_token_strs") else None
     return {
         "count": len(prompt.ids),
         "max_model_len": model.max_model_len,

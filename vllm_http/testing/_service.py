@@ -11,7 +11,7 @@ from ._journal import Journal
 from ._refusals import Refusal
 from ._request import ReceivedRequest
 from ._stage import Stage, Step, play
-from ._steps import Normal
+from ._steps import Done, ErrorEvent, Normal
 
 
 _METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -62,8 +62,8 @@ class Service:
                 generation = _routes.make_scripted_generation(request, self._model, name)
                 self._play(script, answer, generation)
             elif not _routes.turned_away(request, answer, self._api_key):
-                generation = _routes.make_generation(request, self._model, name)
-                self._play((Normal(),), answer, generation)
+                generation, late = _routes.make_generation(request, self._model, name)
+                self._play((Normal(),) if late is None else _told(late), answer, generation)
         finally:
             self._journal.over()
 
@@ -87,3 +87,8 @@ class Service:
             answer.whole(200, text, headers)
         else:
             answer.whole(200, _routes.small_answer(request, self._model))
+
+
+def _told(late: Refusal) -> tuple[Step, ...]:
+    """How vLLM refuses when a stream has begun."""
+    return (ErrorEvent(**late.body["error"]), Done())

@@ -8,8 +8,10 @@ from typing import Any
 
 from . import _words
 from ._answer import HeaderFields, compact
+from ._choice import Choice
 from ._refusals import error
 from ._stage import Stage
+from ._words import Word
 
 
 @dataclass(frozen=True)
@@ -20,22 +22,21 @@ class Normal:
         if stage.generation.stream:
             self._stream(stage)
         else:
-            longest = max(choice.limit for choice in stage.generation.choices)
+            longest = max(choice.plan.limit for choice in stage.generation.choices)
             stage.answer.pause(stage.first_token_delay + stage.token_delay * (longest - 1))
             stage.answer.whole(200, stage.generation.whole())
 
     def _stream(self, stage: Stage) -> None:
         generation = stage.generation
         stage.answer.begin()
-        for number in range(max(choice.limit for choice in generation.choices)):
+        for number in range(max(choice.plan.limit for choice in generation.choices)):
             stage.pace()
             if number == 0 and generation.opens_with_role:
                 for choice in generation.choices:
                     stage.event(generation.role_event(choice))
             for choice in generation.choices:
-                if number < choice.limit:
-                    last = number + 1 == choice.limit
-                    stage.event(generation.next_token(choice, "length" if last else None))
+                if number < choice.plan.limit:
+                    _send_token(stage, choice, last=number + 1 == choice.plan.limit)
         if generation.include_usage:
             stage.event(generation.usage_event())
         stage.answer.event("[DONE]")
@@ -80,7 +81,7 @@ class Tokens:
     def play(self, stage: Stage) -> None:
         for _ in range(self.n):
             stage.pace()
-            stage.event(stage.generation.next_token(stage.generation.choices[self.choice]))
+            _send_token(stage, stage.generation.choices[self.choice])
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Text:
 
     def play(self, stage: Stage) -> None:
         choice = stage.generation.choices[self.choice]
-        stage.event(stage.generation.event(choice, self.text, [_words.token_id(self.text)]))
+        stage.event(stage.generation.event(choice, self.text, _as_words(self.text)))
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,9 @@ class Finish:
 
     def play(self, stage: Stage) -> None:
         choice = stage.generation.choices[self.choice]
-        ids = [_words.token_id(self.text)] if self.text else []
-        stage.event(stage.generation.event(choice, self.text, ids, self.reason, self.stop_reason))
+        words = _as_words(self.text) if self.text else []
+        end = (self.reason, self.stop_reason)
+        stage.event(stage.generation.event(choice, self.text, words, *end))
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,18 @@ class ErrorEvent:
     message: str
     code: int = 500
     type: str = "InternalServerError"
+    param: str | None = None
 
     def play(self, stage: Stage) -> None:
         # The one event that vLLM writes with blanks and escapes.
-        stage.answer.event(json.dumps(error(self.message, self.code, self.type)))
+        stage.answer.event(json.dumps(error(self.message, self.code, self.type, self.param)))
+
+
+def _send_token(stage: Stage, choice: Choice, *, last: bool = False) -> None:
+    event = stage.generation.next_token(choice, last=last)
+    if event is not None:
+        stage.event(event)
+
+
+def _as_words(text: str) -> list[Word]:
+    return [Word(text, _words.token_id(text))]

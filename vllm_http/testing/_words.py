@@ -45,6 +45,21 @@ def tokenize(text: str) -> list[Word]:
     return [Word(piece, token_id(piece)) for piece in pieces]
 
 
+def word(id: int) -> Word:
+    """The token with this id: one of the words, or something that nobody would take for one."""
+    position = id - _FIRST_ID
+    return Word(_VOCABULARY[position] if 0 <= position < len(_VOCABULARY) else f"<{id}>", id)
+
+
+def others(than: Word) -> Iterator[Word]:
+    """Words that might have come instead of one; each once, always in the same order."""
+    count = len(_VOCABULARY)
+    for step in range(count):
+        position = (than.id + step) % count
+        if _VOCABULARY[position] != than.text:
+            yield Word(_VOCABULARY[position], _FIRST_ID + position)
+
+
 def hex_digits(*material: object) -> str:
     """16 hex digits that look random; equal material gives equal digits."""
     return hashlib.sha256(repr(material).encode()).hexdigest()[:16]
