@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import queue
 import socket
 import threading
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -50,6 +53,17 @@ engine, adapter = support.engine, support.adapter
 def connections(engine: FakeEngine) -> list[int]:
     """Which connection each completions request came on."""
     return [post.connection for post in posts(engine, 0)]
+
+
+def socket_to(engine: FakeEngine) -> socket.socket:
+    """The client's end of the only connection."""
+    found = []
+    for one in gc.get_objects():
+        if isinstance(one, socket.socket):
+            with contextlib.suppress(OSError):
+                found += [one] if one.getpeername()[1] == engine.port else []
+    (only,) = found
+    return only
 
 
 def test_request_goes_out_in_one_write() -> None:
@@ -207,6 +221,17 @@ def keep_a_connection(adapter: VllmHttpAdapter) -> None:
     """Have one idle connection in the pool, and no question about the version left."""
     adapter.engine_version()
     adapter.models()
+
+
+def test_silent_peer_is_noticed_by_the_system(engine: FakeEngine) -> None:
+    """Where no clock runs, and where a firewall has forgotten a kept connection."""
+    with VllmHttpAdapter(engine.url) as adapter:
+        keep_a_connection(adapter)
+        kept = socket_to(engine)
+        ask = partial(kept.getsockopt, socket.IPPROTO_TCP)
+
+        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert (ask(socket.TCP_KEEPIDLE), ask(socket.TCP_USER_TIMEOUT)) == (60, 20_000)
 
 
 def test_dead_kept_connection_costs_no_attempt(engine: FakeEngine) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from decoding import DONE, decoder, delta, ended, event, text, texts, verdict
 
-from vllm_http import EngineUnavailable, InvalidRequest, StreamingError, Token, WorkerError
+from vllm_http import (
+    EngineUnavailable,
+    InvalidRequest,
+    Logprob,
+    StreamingError,
+    Token,
+    ToolCallDelta,
+    WorkerError,
+)
 
 
 # How a stream ends.
@@ -30,8 +38,8 @@ def test_a_finish_reason_and_done_make_an_honest_end() -> None:
         ([text("a", "stop")], "stream was cut: it ended without [DONE]"),
         ([text("a", "stop"), b"data: [DO"], "it ended without [DONE], 9 bytes into an event"),
         ([text("a", "stop"), DONE[:-1]], "it ended without [DONE], 13 bytes into an event"),
-        ([DONE], "[DONE] came and 1 of 1 choices had no finish_reason"),
-        ([text("a"), DONE], "[DONE] came and 1 of 1 choices had no finish_reason"),
+        ([DONE], "answer is incomplete: 1 of 1 choices had no finish_reason"),
+        ([text("a"), DONE], "answer is incomplete: 1 of 1 choices had no finish_reason"),
         ([event(choices=[], usage={}), DONE], "1 of 1 choices had no finish_reason"),
         ([b": keep-alive\n\n", DONE], "1 of 1 choices had no finish_reason"),
         ([text("a", "abort"), DONE], "engine aborted the request"),
@@ -136,13 +144,19 @@ def test_an_empty_answer_is_an_answer() -> None:
     assert verdict(stream) is None
 
 
-def test_reasoning_and_tool_calls_make_no_tokens() -> None:
-    """Only text, ids and logprobs come out as tokens; text beside a tool call does."""
+def test_reasoning_and_tool_calls_are_tokens_without_text() -> None:
+    """Numbered like any other; what comes in one event is one token."""
     call = {"index": 0, "function": {"arguments": "{}"}}
+    piece = ToolCallDelta(0, arguments="{}")
     stream = decoder()
 
-    assert stream.feed(delta(reasoning="hm") + delta(tool_calls=[call])) == []
-    assert texts(stream.feed(delta(content="a", tool_calls=[call]))) == ["a"]
+    assert stream.feed(delta(reasoning="hm") + delta(tool_calls=[call])) == [
+        Token("", 0, reasoning="hm"),
+        Token("", 1, tool_calls=[piece]),
+    ]
+    assert stream.feed(delta(content="a", reasoning_content="b", tool_calls=[call])) == [
+        Token("a", 2, reasoning="b", tool_calls=[piece])
+    ]
 
 
 def test_text_of_the_last_event_is_a_token_too() -> None:
@@ -151,12 +165,12 @@ def test_text_of_the_last_event_is_a_token_too() -> None:
 
 
 def test_tokens_without_text_are_tokens() -> None:
-    """Ids and logprobs are handed on as they came, and numbered like any other token."""
+    """Ids and logprobs are handed on, and numbered like any other token."""
     tokens = decoder().feed(text("", token_ids=[7, 8]) + text("a", logprobs={"tokens": ["a"]}))
 
     assert tokens == [
         Token("", 0, 0, [7, 8], None),
-        Token("a", 1, 0, None, {"tokens": ["a"]}),
+        Token("a", 1, 0, None, [Logprob("a")]),
     ]
 
 

@@ -145,7 +145,7 @@ def test_events_of_one_kind_are_equal_by_value() -> None:
         TOKEN | {"token_ids": 5},
         TOKEN | {"token_ids": ["5"]},
         TOKEN | {"token_ids": [True]},
-        TOKEN | {"logprobs": []},
+        TOKEN | {"logprobs": {}},
         TOKEN | {"more": 1},
         {"type": "end"},
         {"type": "end", "finish_reason": "stop"},

@@ -35,10 +35,16 @@ def found(name: str, text: str) -> float:
     "name", ["A-get-metrics", "B-kill9-enginecore-metrics-after", "C-metrics-end"]
 )
 def test_recorded_metrics_are_read(name: str) -> None:
-    """Each figure is the one that the recording holds."""
+    """Each figure is the one that the recording holds; without speculation, none is told of it."""
     text = capture(name).body.decode()
+    speculation = {
+        "spec_decode_drafts": None,
+        "spec_decode_draft_tokens": None,
+        "spec_decode_accepted_tokens": None,
+        "spec_decode_accepted_per_position": None,
+    }
 
-    assert read_metrics(text).to_dict() == {
+    assert read_metrics(text).to_dict() == speculation | {
         field: found(metric, text) for field, metric in NAMES.items()
     }
 
@@ -94,6 +100,77 @@ def test_new_names_win() -> None:
     text = "vllm:gpu_cache_usage_perc 0.5\nvllm:kv_cache_usage_perc 0.25\n"
 
     assert read_metrics(text).kv_cache_usage == 0.25
+
+
+SPECULATION = """\
+vllm:spec_decode_num_drafts_total{engine="0",model_name="m"} 10
+vllm:spec_decode_num_drafts_total{engine="1",model_name="m"} 30
+vllm:spec_decode_num_draft_tokens_total{engine="0",model_name="m"} 30
+vllm:spec_decode_num_draft_tokens_total{engine="1",model_name="m"} 90
+vllm:spec_decode_num_accepted_tokens_total{engine="0",model_name="m"} 12
+vllm:spec_decode_num_accepted_tokens_total{engine="1",model_name="m"} 48
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",position="0"} 8
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",position="1"} 3
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="0",model_name="m",position="2"} 1
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",position="2"} 9
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",position="1"} 17
+vllm:spec_decode_num_accepted_tokens_per_pos_total{engine="1",model_name="m",position="0"} 22
+"""
+
+
+def test_speculative_decoding_is_summed_and_judged() -> None:
+    """How much of the guesses was accepted, in all engines, in all and by position."""
+    metrics = read_metrics(SPECULATION)
+
+    assert metrics == EngineMetrics(
+        spec_decode_drafts=40,
+        spec_decode_draft_tokens=120,
+        spec_decode_accepted_tokens=60,
+        spec_decode_accepted_per_position=[30, 20, 10],
+    )
+    assert metrics.spec_decode_acceptance_rate == 0.5
+    assert metrics.spec_decode_mean_acceptance_length == 2.5
+    assert EngineMetrics.from_json(metrics.to_json()) == metrics
+
+
+def test_more_than_ten_positions_are_in_the_order_of_their_numbers() -> None:
+    """Position 10 comes after position 9, not after position 1."""
+    name = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+    text = "".join(f'{name}{{position="{n}"}} {100 - n}\n' for n in range(12))
+
+    counts = read_metrics(text).spec_decode_accepted_per_position
+
+    assert counts == [100 - n for n in range(12)]
+
+
+def test_old_engine_tells_less_of_its_speculation() -> None:
+    """Before its V1 engine vLLM counted tokens, but no drafts: there is a rate and no length."""
+    text = """\
+vllm:spec_decode_num_accepted_tokens_total{model_name="m"} 3
+vllm:spec_decode_num_draft_tokens_total{model_name="m"} 12
+vllm:spec_decode_num_emitted_tokens_total{model_name="m"} 7
+"""
+    metrics = read_metrics(text)
+
+    assert metrics.spec_decode_acceptance_rate == 0.25
+    assert metrics.spec_decode_mean_acceptance_length is None
+    assert metrics.spec_decode_accepted_per_position is None
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        EngineMetrics(),
+        EngineMetrics(
+            spec_decode_drafts=0, spec_decode_draft_tokens=0, spec_decode_accepted_tokens=0
+        ),
+        EngineMetrics(spec_decode_drafts=4, spec_decode_draft_tokens=8),
+    ],
+)
+def test_no_judgement_without_a_guess(metrics: EngineMetrics) -> None:
+    """An engine that guessed nothing yet, or does not tell, has no rate: zero would be a claim."""
+    assert metrics.spec_decode_acceptance_rate is None
+    assert metrics.spec_decode_mean_acceptance_length is None
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf"])

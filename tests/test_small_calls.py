@@ -12,7 +12,7 @@ import support
 from peers import Peer, read_head
 from support import SOON, a_task, posts, stopwatch
 
-from vllm_http import HealthState, HealthStatus, VllmHttpAdapter, WorkerError
+from vllm_http import HealthState, HealthStatus, Model, VllmHttpAdapter, WorkerError
 from vllm_http.testing import FakeEngine, Stall, Tokens
 
 
@@ -93,6 +93,24 @@ def test_models(adapter: VllmHttpAdapter) -> None:
     (model,) = adapter.models()
 
     assert (model.id, model.max_model_len) == ("fake-model", 2048)
+
+
+def test_lora_adapters_are_told_apart(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
+    """A LoRA adapter names its base model, which names none; its card has no context length."""
+    cards = [
+        {"id": "base", "root": "/models/base", "parent": None, "max_model_len": 2048},
+        {"id": "sql", "root": "/loras/sql", "parent": "base", "max_model_len": None},
+        {"id": "odd", "root": 5, "parent": ["base"], "max_model_len": "2048"},
+        "nonsense",
+    ]
+    engine.override("/v1/models", 200, {"object": "list", "data": cards})
+
+    base, lora, odd = adapter.models()
+
+    assert base == Model("base", max_model_len=2048, root="/models/base", parent=None)
+    assert lora == Model("sql", max_model_len=None, root="/loras/sql", parent="base")
+    assert odd == Model("odd")
+    assert adapter.props().max_model_len == 2048
 
 
 def test_metrics_of_a_busy_engine(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:

@@ -268,3 +268,14 @@ def test_validate_says_what_submit_would_say(adapter: VllmHttpAdapter) -> None:
         TaskRequest(prompt="Hello", max_tokens=0).validate()
 
     assert refusal(adapter, prompt="Hello", max_tokens=0) == str(caught.value)
+
+
+def test_repr_tells_what_is_set_but_not_what_is_said() -> None:
+    """A task is soon in a log or a traceback."""
+    task = TaskRequest(prompt="HUSH", model="m", extra_body={"suffix": "HUSH"}, temperature=0)
+
+    assert repr(task) == (
+        "TaskRequest(temperature=0, prompt=<str of 4>, model='m', extra_body=<dict of 1>)"
+    )
+    assert repr(TaskRequest(messages=CHAT)) == "TaskRequest(messages=<list of 1>)"
+    assert repr(TaskRequest(prompt=5)) == "TaskRequest(prompt=<int>)"  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def adapter(engine: FakeEngine) -> Iterator[VllmHttpAdapter]:
 def test_fields_are_keyword_only() -> None:
     """A positional argument would break as fields are added."""
     with pytest.raises(TypeError):
-        TaskRequest("Hello")  # type: ignore[call-arg]
+        TaskRequest("Hello")  # type: ignore[arg-type, call-arg]
 
 
 def test_nothing_is_checked_by_the_constructor() -> None:

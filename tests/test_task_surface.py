@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
@@ -14,6 +16,7 @@ from vllm_http._request import encode
 
 CHAT = [{"role": "user", "content": "Hello"}]
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+OTHER = {"type": "function", "function": {"name": "time"}}
 NAMED = {"type": "function", "function": {"name": "weather"}}
 
 # Field: values that go to the engine, values that do not.
@@ -135,6 +138,15 @@ def test_table_is_whole() -> None:
     assert {f.name for f in fields(TaskRequest)} - elsewhere == {*OF_BOTH, *OF_CHAT, *OF_PROMPTS}
 
 
+def test_every_field_is_in_the_docs() -> None:
+    """docs/requests.md has all that is sent; a real vLLM's own list is checked by tox -e vllm."""
+    document = Path(__file__).parent.parent / "docs" / "requests.md"
+    ours = {"session_id", "deadline_ms", "correlation_id", "job_id", "extra_body"}
+    named = set(re.findall(r"`TaskRequest\.(\w+)` \|$", document.read_text(), re.MULTILINE))
+
+    assert named == {f.name for f in fields(TaskRequest)} - ours
+
+
 @pytest.mark.parametrize("name", sorted({*OF_CHAT} - {*OF_PROMPTS} | {"top_logprobs"}))
 def test_field_of_chat_is_refused_with_a_prompt(name: str) -> None:
     """vLLM would ignore it."""
@@ -163,6 +175,7 @@ def test_field_of_prompts_is_refused_with_messages(name: str) -> None:
         ("messages", {"tool_choice": "auto"}, "tool_choice: 'auto' needs tools"),
         ("messages", {"tool_choice": "any", "tools": [TOOL]}, "tool_choice: 'any'"),
         ("messages", {"tool_choice": {"type": "function"}, "tools": [TOOL]}, "tool_choice"),
+        ("messages", {"tool_choice": OTHER, "tools": [TOOL]}, "tool_choice"),
         (
             "messages",
             {"add_generation_prompt": True, "continue_final_message": True},
@@ -292,7 +305,7 @@ def test_model_that_makes_its_own_schema() -> None:
 
 def test_type_without_a_schema() -> None:
     """It is refused where it is given."""
-    with pytest.raises(InvalidRequest, match="^object has no JSON schema"):
+    with pytest.raises(InvalidRequest, match=r"^object has no JSON schema"):
         StructuredOutputs(json=object)
 
 

@@ -21,6 +21,7 @@ from vllm_http import (
     HealthState,
     HealthStatus,
     InvalidRequest,
+    Logprob,
     Metrics,
     Model,
     RetryPolicy,
@@ -69,7 +70,7 @@ def construct_wrongly() -> None:
     VllmHttpAdapter()  # type: ignore[call-arg]
     VllmHttpAdapter("http://localhost", "key")  # type: ignore[call-arg]
     VllmHttpAdapter("http://localhost", max_concurrency="8")  # type: ignore[arg-type]
-    TaskRequest("Hello")  # type: ignore[call-arg]
+    TaskRequest("Hello")  # type: ignore[arg-type, call-arg]
     TaskRequest(prompt=5)  # type: ignore[arg-type]
     TaskRequest(prompt="Hello", max_token=5)  # type: ignore[call-arg]
     Timeout("slow", phase="nap")  # type: ignore[arg-type]
@@ -97,7 +98,7 @@ def loop(adapter: VllmHttpAdapter, task: TaskRequest) -> int:
                     assert_type(text, str)
                     assert_type(index + choice, int)
                     assert_type(ids, list[int] | None)
-                    assert_type(logprobs, dict[str, Any] | None)
+                    assert_type(logprobs, list[Logprob] | None)
                 case End(metrics=metrics, finish_reason=reason, choices=choices):
                     assert_type(metrics, Metrics)
                     assert_type(reason, str)

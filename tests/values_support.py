@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vllm_http import (
     AdapterClosed,
+    AnswerInfo,
     CapacityExceeded,
     Choice,
     Completion,
@@ -15,11 +16,18 @@ from vllm_http import (
     EngineUnavailable,
     Error,
     InvalidRequest,
+    Logprob,
     Metrics,
+    PromptLogprob,
+    RequestMetrics,
+    SpeculativeDecoding,
     Started,
     StreamingError,
     Timeout,
     Token,
+    ToolCall,
+    ToolCallDelta,
+    TopLogprob,
     Unknown,
     WorkerError,
 )
@@ -46,6 +54,19 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=6,
 )
 
+token_ids = st.none() | st.lists(st.integers(0, 2**20), max_size=4)
+speculative = st.builds(
+    SpeculativeDecoding,
+    mean_acceptance_length=st.none() | millis,
+    acceptance_histogram=st.lists(counts, max_size=3),
+    per_step_accepted=token_ids,
+)
+engine_times = st.builds(
+    RequestMetrics,
+    time_to_first_token_ms=st.none() | millis,
+    tokens_per_second=st.none() | millis,
+    speculative_decoding=st.none() | speculative,
+)
 metrics = st.builds(
     Metrics,
     tokens_generated=counts,
@@ -57,8 +78,42 @@ metrics = st.builds(
     queue_time_ms=st.none() | millis,
     total_time_ms=st.none() | millis,
     attempts=st.integers(0, 9),
+    created_cache_tokens=st.none() | counts,
+    multimodal_tokens=st.none() | st.dictionaries(text, counts, max_size=2),
+    reasoning_tokens=st.none() | counts,
+    engine=st.none() | engine_times,
 )
-token_ids = st.none() | st.lists(st.integers(0, 2**20), max_size=4)
+reals = st.floats(-1e6, 0)
+byte_values = st.none() | st.lists(st.integers(0, 255), max_size=3)
+tops = st.builds(TopLogprob, token=text, logprob=reals, bytes=byte_values)
+logprobs = st.none() | st.lists(
+    st.builds(
+        Logprob,
+        token=text,
+        logprob=st.none() | reals,
+        bytes=byte_values,
+        top_logprobs=st.lists(tops, max_size=2),
+        text_offset=st.none() | counts,
+    ),
+    max_size=2,
+)
+prompt_logprobs = st.lists(
+    st.none()
+    | st.lists(
+        st.builds(
+            PromptLogprob,
+            token_id=counts,
+            logprob=reals,
+            rank=st.none() | counts,
+            decoded_token=st.none() | text,
+        ),
+        max_size=2,
+    ),
+    max_size=2,
+)
+pieces = st.builds(
+    ToolCallDelta, index=counts, id=st.none() | text, name=st.none() | text, arguments=text
+)
 choices = st.builds(
     Choice,
     index=st.integers(0, 99),
@@ -66,6 +121,20 @@ choices = st.builds(
     stop_reason=st.none() | st.integers(0, 2**20) | text,
     text=text,
     token_ids=token_ids,
+    reasoning=text,
+    tool_calls=st.lists(
+        st.builds(ToolCall, id=text, name=text, arguments=text, complete=st.booleans()), max_size=2
+    ),
+    logprobs=logprobs,
+    prompt_token_ids=token_ids,
+    prompt_logprobs=st.none() | prompt_logprobs,
+)
+infos = st.builds(
+    AnswerInfo,
+    model=st.none() | text,
+    system_fingerprint=st.none() | text,
+    prompt_text=st.none() | text,
+    kv_transfer_params=st.none() | st.dictionaries(text, json_values, max_size=2),
 )
 
 
@@ -98,6 +167,7 @@ def completions(
         metrics=st.none() | metrics,
         choices=st.lists(choices, max_size=3),
         error=error,
+        info=st.none() | infos,
     )
 
 
@@ -108,7 +178,9 @@ tokens = st.builds(
     index=counts,
     choice=st.integers(0, 99),
     token_ids=token_ids,
-    logprobs=st.none() | st.dictionaries(text, json_values, max_size=3),
+    logprobs=logprobs,
+    reasoning=st.none() | text,
+    tool_calls=st.none() | st.lists(pieces, max_size=2),
 )
 ends = st.builds(
     End,
@@ -117,6 +189,7 @@ ends = st.builds(
     stop_reason=st.none() | st.integers(0, 2**20) | text,
     request_id=st.none() | names,
     choices=st.lists(choices, max_size=3),
+    info=st.none() | infos,
 )
 failures = st.builds(Error, error=errors(st.none() | completions(st.none())))
 

@@ -28,6 +28,15 @@ imported from here.
 """
 
 from ._adapter import VllmHttpAdapter
+from ._answer import (
+    AnswerInfo,
+    Choice,
+    Logprob,
+    PromptLogprob,
+    ToolCall,
+    ToolCallDelta,
+    TopLogprob,
+)
 from ._engine import EngineMetrics, EngineProps, HealthState, HealthStatus, Model
 from ._errors import (
     AdapterClosed,
@@ -40,22 +49,24 @@ from ._errors import (
     WorkerError,
 )
 from ._events import (
-    Choice,
     Completion,
     End,
     Error,
-    Metrics,
     Started,
     Token,
     TokenEvent,
     event_from_dict,
     event_from_json,
 )
+from ._media import audio_part, image_part, video_part
+from ._metrics import Metrics, RequestMetrics, SpeculativeDecoding
+from ._pooling import Embeddings, Ranked
 from ._registry import AdapterRegistry
 from ._settings import RetryPolicy, Timeouts
 from ._stream import TokenStream
 from ._structured import StructuredOutputs
 from ._task import TaskRequest
+from ._tokenizing import Tokenized
 from ._worker_adapter import WorkerAdapter
 
 
@@ -64,9 +75,11 @@ __version__ = "0.1.0"
 __all__ = [
     "AdapterClosed",
     "AdapterRegistry",
+    "AnswerInfo",
     "CapacityExceeded",
     "Choice",
     "Completion",
+    "Embeddings",
     "End",
     "EngineMetrics",
     "EngineProps",
@@ -75,9 +88,14 @@ __all__ = [
     "HealthState",
     "HealthStatus",
     "InvalidRequest",
+    "Logprob",
     "Metrics",
     "Model",
+    "PromptLogprob",
+    "Ranked",
+    "RequestMetrics",
     "RetryPolicy",
+    "SpeculativeDecoding",
     "Started",
     "StreamingError",
     "StructuredOutputs",
@@ -87,10 +105,17 @@ __all__ = [
     "Token",
     "TokenEvent",
     "TokenStream",
+    "Tokenized",
+    "ToolCall",
+    "ToolCallDelta",
+    "TopLogprob",
     "Unknown",
     "VllmHttpAdapter",
     "WorkerAdapter",
     "WorkerError",
+    "audio_part",
     "event_from_dict",
     "event_from_json",
+    "image_part",
+    "video_part",
 ]

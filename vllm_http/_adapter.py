@@ -6,15 +6,15 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+from ._adapter_calls import Calls
 from ._bulk import map_tasks, stream_many
-from ._engine import EngineMetrics, EngineProps, HealthStatus, Model
 from ._errors import AdapterClosed
 from ._events import Completion, TokenEvent
 from ._fork import tell_in_child
 from ._funnel import Port
 from ._gate import Gate
+from ._limits import check_id
 from ._options import check_count, check_headers, check_paths, check_proxies, check_type
-from ._probe import Probe
 from ._reader import Reader
 from ._receiver import Receiver
 from ._redact import Redactor
@@ -23,13 +23,13 @@ from ._run import Run
 from ._settings import Labels, RetryPolicy, Timeouts
 from ._slots import Slots
 from ._stream import TokenStream
-from ._task import TaskRequest, check_id
-from ._transport import Endpoint, Transport
-from ._version import EngineVersion
+from ._task import TaskRequest
+from ._transport import Endpoint
+from ._transport_documents import DocumentTransport
 from ._worker import Worker
 
 
-class VllmHttpAdapter:
+class VllmHttpAdapter(Calls):
     """A synchronous, threaded client of one vLLM server. Thread-safe; a context manager.
 
     Make one for each process and engine, and share it among threads. After a fork the child's
@@ -40,7 +40,7 @@ class VllmHttpAdapter:
             another path prefix is kept. Credentials in it are refused.
         api_key: Sent as ``Authorization: Bearer``; None or "" sends none.
         timeouts: The clocks of each task.
-        retry: How often to try again before the first content.
+        retry: How often to try again before the first content, or before the answer to a call.
         max_concurrency: Tasks that run at once, each on a connection of its own.
         max_pending: Tasks that may wait beyond those.
         queue_size: Events that may wait for a slow caller before reading stops.
@@ -89,7 +89,7 @@ class VllmHttpAdapter:
         redact = Redactor([*secrets, *proxy_secrets])
         concurrency = check_count("max_concurrency", max_concurrency, least=1)
         self._max_concurrency = concurrency
-        self._transport = Transport(
+        self._transport = DocumentTransport(
             Endpoint(
                 base_url=self.base_url,
                 headers=sent,
@@ -107,8 +107,7 @@ class VllmHttpAdapter:
         self._slots = Slots(
             concurrency, check_count("max_pending", max_pending, least=0), self._worker.serve
         )
-        self._probe = Probe(self._transport, timeouts.connect)
-        self._version = EngineVersion(self._probe.version)
+        super().__init__(self._transport, timeouts, retry)
         self._pid = os.getpid()
         tell_in_child(self)
 
@@ -215,46 +214,6 @@ class VllmHttpAdapter:
         if run is not None:
             run.cancel()
 
-    def health(self) -> HealthStatus:
-        """Judge the engine, within five seconds. Never raises for a bad engine.
-
-        HEALTHY: /health answers 200 and a model is listed. DEGRADED: it answers, but no model is
-        listed or /v1/models fails. UNHEALTHY: refused, timed out, or 5xx. A busy engine is
-        healthy, and so is one that is paused, asleep or draining: vLLM 0.32 answers 200 then too.
-
-        Raises:
-            AdapterClosed: `close` was called.
-        """
-        return self._probe.health()
-
-    def props(self) -> EngineProps:
-        """What the engine is and serves.
-
-        Raises:
-            WorkerError: It did not answer within five seconds.
-        """
-        return self._probe.props(self._version.known)
-
-    def engine_version(self) -> str:
-        """The engine's version, from /version; "unknown" rather than an error."""
-        return self._version.learn()
-
-    def models(self) -> list[Model]:
-        """The models it serves, LoRA adapters included.
-
-        Raises:
-            WorkerError: It did not answer within five seconds.
-        """
-        return self._probe.models()
-
-    def metrics(self) -> EngineMetrics:
-        """The engine's own load figures, from /metrics.
-
-        Raises:
-            WorkerError: It did not answer within five seconds, or not with metrics.
-        """
-        return self._probe.metrics()
-
     def close(self, timeout: float = 5.0) -> None:
         """End all that runs with `AdapterClosed`, and wait for the threads. Idempotent.
 
@@ -265,7 +224,7 @@ class VllmHttpAdapter:
         deadline = time.monotonic() + timeout
         for run in self._slots.close():
             run.fail(AdapterClosed("the adapter was closed"))
-        self._probe.close(_left(deadline))
+        self._asker.close(_left(deadline))
         self._version.join(_left(deadline))
         self._slots.join(_left(deadline))  # what they opened goes to the reader
         self._reader.stop(_left(deadline))
@@ -285,7 +244,7 @@ class VllmHttpAdapter:
         """After a fork: start anew; called by the at-fork hook."""
         self._pid = os.getpid()
         self._slots._forget_in_child()
-        self._probe._forget_in_child()
+        self._asker._forget_in_child()
         self._version._forget_in_child()
         self._transport._forget_in_child()
         self._reader._forget_in_child()

@@ -13,7 +13,8 @@ from types import FrameType
 
 from ._cli_exit import DONE, INTERRUPTED
 from ._cli_lines import say
-from ._events import End, Error, Metrics, Started, Token, TokenEvent
+from ._events import End, Error, Started, Token, TokenEvent
+from ._metrics import Metrics
 from ._stream import TokenStream
 
 

@@ -4,7 +4,44 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ._events import Choice, Completion, End, Error, Token, TokenEvent
+from ._answer import Choice, Logprob, ToolCall
+from ._events import Completion, End, Error, Token, TokenEvent
+
+
+class _Parts:
+    """What one choice has said so far."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.reasoning: list[str] = []
+        self.token_ids: list[int] | None = None
+        self.logprobs: list[Logprob] | None = None
+        self.tool_calls: dict[int, ToolCall] = {}
+
+    def add(self, token: Token) -> None:
+        self.texts.append(token.text)
+        if token.reasoning:
+            self.reasoning.append(token.reasoning)
+        if token.token_ids is not None:
+            self.token_ids = self.token_ids or []
+            self.token_ids += token.token_ids
+        if token.logprobs is not None:
+            self.logprobs = self.logprobs or []
+            self.logprobs += token.logprobs
+        for piece in token.tool_calls or ():
+            self.tool_calls.setdefault(piece.index, ToolCall())._add(piece)
+
+    def choice(self, end: Choice) -> Choice:
+        """The choice, given how it ended."""
+        calls = [self.tool_calls[index]._so_far() for index in sorted(self.tool_calls)]
+        return replace(
+            end,
+            text="".join(self.texts),
+            reasoning="".join(self.reasoning),
+            token_ids=self.token_ids,
+            logprobs=self.logprobs,
+            tool_calls=end.tool_calls or calls,
+        )
 
 
 class Collector:
@@ -16,16 +53,16 @@ class Collector:
 
     def __init__(self, job_id: str | None) -> None:
         self._job_id = job_id
-        self._texts: dict[int, list[str]] = {0: []}
-        self._token_ids: dict[int, list[int]] = {}
+        self._parts: dict[int, _Parts] = {0: _Parts()}
         self._last: End | Error | None = None
 
     def take(self, event: TokenEvent) -> None:
         """Add one event."""
         if isinstance(event, Token):
-            self._texts.setdefault(event.choice, []).append(event.text)
-            if event.token_ids is not None:
-                self._token_ids.setdefault(event.choice, []).extend(event.token_ids)
+            parts = self._parts.get(event.choice)
+            if parts is None:
+                parts = self._parts[event.choice] = _Parts()
+            parts.add(event)
         elif isinstance(event, (End, Error)):
             self._last = event
 
@@ -34,12 +71,8 @@ class Collector:
         end = self._last if isinstance(self._last, End) else None
         ends = {choice.index: choice for choice in end.choices} if end is not None else {}
         choices = [
-            replace(
-                ends.get(index, Choice(index)),
-                text="".join(self._texts.get(index, ())),
-                token_ids=self._token_ids.get(index),
-            )
-            for index in sorted({*self._texts, *ends})
+            self._parts.get(index, _Parts()).choice(ends.get(index, Choice(index)))
+            for index in sorted({*self._parts, *ends})
         ]
         completion = Completion(
             job_id=self._job_id,
@@ -49,6 +82,7 @@ class Collector:
             token_ids=choices[0].token_ids,
             metrics=end.metrics if end is not None else None,
             choices=choices,
+            info=end.info if end is not None else None,
         )
         if isinstance(self._last, Error):
             self._last.error.partial = completion

@@ -42,9 +42,11 @@ class Model(Value):
 
     Attributes:
         id: The name to put into `TaskRequest.model`.
-        max_model_len: The context length in tokens; None for LoRA adapters.
+        max_model_len: The context length in tokens; None for LoRA adapters, whose base model's
+            counts.
         root: What it was loaded from.
-        parent: The base model of a LoRA adapter.
+        parent: The id of its base model if it is a LoRA adapter, else None: so this tells them
+            apart.
     """
 
     id: str
@@ -92,6 +94,11 @@ class EngineMetrics(Value):
         preemptions: Requests thrown out of the batch for lack of KV cache.
         prompt_tokens: Tokens read.
         generation_tokens: Tokens made.
+        spec_decode_drafts: Speculative decoding: how often tokens were guessed. None without it,
+            as are the next three; vLLM before its V1 engine did not count these.
+        spec_decode_draft_tokens: Tokens guessed.
+        spec_decode_accepted_tokens: Those that the model agreed with.
+        spec_decode_accepted_per_position: The same by position in the guess, the first one first.
     """
 
     running: int | None = None
@@ -102,3 +109,27 @@ class EngineMetrics(Value):
     preemptions: int | None = None
     prompt_tokens: int | None = None
     generation_tokens: int | None = None
+    spec_decode_drafts: int | None = None
+    spec_decode_draft_tokens: int | None = None
+    spec_decode_accepted_tokens: int | None = None
+    spec_decode_accepted_per_position: list[int] | None = None
+
+    @property
+    def spec_decode_acceptance_rate(self) -> float | None:
+        """Share of the guessed tokens that were accepted, 0 to 1; None where none were guessed.
+
+        Since the server's start, as are all counters: for a span of time subtract two readings.
+        """
+        if not self.spec_decode_draft_tokens or self.spec_decode_accepted_tokens is None:
+            return None
+        return self.spec_decode_accepted_tokens / self.spec_decode_draft_tokens
+
+    @property
+    def spec_decode_mean_acceptance_length(self) -> float | None:
+        """Tokens that one step made on average, its own one included: at least 1.
+
+        vLLM's figure of this name. None where nothing was guessed.
+        """
+        if not self.spec_decode_drafts or self.spec_decode_accepted_tokens is None:
+            return None
+        return 1 + self.spec_decode_accepted_tokens / self.spec_decode_drafts

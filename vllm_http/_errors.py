@@ -9,7 +9,8 @@
     ├── AdapterClosed           the adapter was closed, or belongs to the parent of this process
     └── Unknown                 our own bug
 
-An error is data: it pickles, goes to JSON and back, and holds no secret and no prompt of ours.
+An error is data: it pickles, goes to JSON and back, and holds no secret. We put no prompt into
+it; the engine's own words, which it may quote, are redacted and bounded.
 """
 
 from __future__ import annotations

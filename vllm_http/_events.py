@@ -7,54 +7,13 @@ times as much. Treat them as values all the same.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, TypeAlias, TypedDict
 
+from ._answer import AnswerInfo, Choice, Logprob, ToolCall, ToolCallDelta
 from ._errors import InvalidRequest, Phase, WorkerError, error_from_dict, shown
+from ._metrics import Metrics
 from ._values import Value, read, read_json
-
-
-@dataclass(frozen=True)
-class Metrics(Value):
-    """What one task cost. Times are in milliseconds, and None where the moment never came.
-
-    Attributes:
-        tokens_generated: The model's tokens, over all choices.
-        tokens_in: The prompt's tokens, when the engine reported them.
-        cached_tokens: Prompt tokens taken from the prefix cache, when the engine reported them
-            (vLLM does with ``--enable-prompt-tokens-details``).
-        usage_source: ``"engine"`` when the counts are the engine's usage, ``"client"`` when they
-            were counted here: exact where token ids came along, else one for each `Token`, which
-            is a lower bound, since an engine may merge several tokens into one event.
-        latency_first_token_ms: From the request on the wire to the first content, in the attempt
-            that served; vLLM's time to first token.
-        decode_time_ms: From the first content to the last.
-        queue_time_ms: From `submit` until a worker took the task.
-        total_time_ms: From `submit` to the end, waiting and retries included.
-        attempts: Tries at the engine; 0 if none was made. A request that met a dead pooled
-            connection and went out again at once counts as one.
-    """
-
-    tokens_generated: int = 0
-    tokens_in: int | None = None
-    cached_tokens: int | None = None
-    usage_source: Literal["engine", "client"] = "client"
-    latency_first_token_ms: float | None = None
-    decode_time_ms: float | None = None
-    queue_time_ms: float | None = None
-    total_time_ms: float | None = None
-    attempts: int = 0
-
-
-@dataclass(frozen=True)
-class Choice(Value):
-    """How one choice ended; in a `Completion`, also what it said."""
-
-    index: int
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-    text: str = ""
-    token_ids: list[int] | None = None
 
 
 class _Event:
@@ -96,11 +55,13 @@ class Token(_Event):
     """A piece of text, of one or several of the model's tokens.
 
     Attributes:
-        text: Never part of a character; "" only where token ids or logprobs come without text.
+        text: Never part of a character; "" where something else comes without text.
         index: 0, 1, 2, ... within its choice, without gaps.
-        choice: Which of the ``n`` choices.
-        token_ids: The tokens behind the text, when asked for (``return_token_ids``).
-        logprobs: As vLLM sent them, when asked for.
+        choice: Which of the choices; see `Choice`.
+        token_ids: The tokens behind it, when asked for (``return_token_ids``).
+        logprobs: Of each token behind it, when asked for.
+        reasoning: More of what a reasoning model thinks before it answers.
+        tool_calls: More of the calls that it makes; `End.choices` has them whole.
     """
 
     type: ClassVar[str] = "token"
@@ -109,7 +70,9 @@ class Token(_Event):
     index: int
     choice: int = 0
     token_ids: list[int] | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: list[Logprob] | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 @dataclass(slots=True)
@@ -122,7 +85,9 @@ class End(_Event):
             after a cancel.
         stop_reason: The stop string or stop token id that ended choice 0, if one did.
         request_id: The X-Request-Id of the attempt that served; None if none did.
-        choices: How each choice ended (their text is in the tokens, or in a `Completion`).
+        choices: How each choice ended, with its tool calls and what was told of its prompt (text,
+            reasoning, token ids and logprobs are in the tokens, or in a `Completion`).
+        info: What the answer says of itself; None if none came.
     """
 
     type: ClassVar[str] = "end"
@@ -132,6 +97,7 @@ class End(_Event):
     stop_reason: int | str | None = None
     request_id: str | None = None
     choices: list[Choice] = field(default_factory=list)
+    info: AnswerInfo | None = None
 
 
 @dataclass(slots=True)
@@ -159,6 +125,7 @@ class Completion(Value):
         metrics: From the `End`; None after an error.
         choices: All of them, by index.
         error: Why it failed; None if it did not.
+        info: From the `End`.
     """
 
     job_id: str | None
@@ -169,6 +136,35 @@ class Completion(Value):
     metrics: Metrics | None = None
     choices: list[Choice] = field(default_factory=list)
     error: WorkerError | None = None
+    info: AnswerInfo | None = None
+
+    @property
+    def reasoning(self) -> str:
+        """Choice 0's."""
+        return self.choices[0].reasoning if self.choices else ""
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """Choice 0's, whole."""
+        return self.choices[0].tool_calls if self.choices else []
+
+    def message(self) -> dict[str, Any]:
+        """Choice 0 as the message that follows those of the task.
+
+        To go on with the chat, append it to them as it is: the engine then finds all but the
+        new message in its prefix cache.
+        """
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        return message
 
     def to_dict(self, encode_json: bool = False) -> dict[str, Any]:
         """The completion as JSON-able values, its error included."""
@@ -186,7 +182,11 @@ class Completion(Value):
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value.to_dict() if isinstance(value, (Value, WorkerError)) else value
+    if isinstance(value, WorkerError):
+        return value.to_dict()
+    if is_dataclass(value):  # not by dataclasses-json, which takes 70 us for a token
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return value
 
 
 class _ErrorFields(TypedDict, total=False):

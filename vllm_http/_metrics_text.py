@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from ._engine import EngineMetrics
@@ -25,7 +26,12 @@ _SOURCES: dict[str, tuple[Callable[[Iterable[float]], float], tuple[str, ...]]] 
     "preemptions": (sum, ("vllm:num_preemptions_total",)),
     "prompt_tokens": (sum, ("vllm:prompt_tokens_total",)),
     "generation_tokens": (sum, ("vllm:generation_tokens_total",)),
+    "spec_decode_drafts": (sum, ("vllm:spec_decode_num_drafts_total",)),
+    # These two are as old as speculative decoding.
+    "spec_decode_draft_tokens": (sum, ("vllm:spec_decode_num_draft_tokens_total",)),
+    "spec_decode_accepted_tokens": (sum, ("vllm:spec_decode_num_accepted_tokens_total",)),
 }
+_PER_POSITION = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
 
 
 def read_metrics(text: str) -> EngineMetrics:
@@ -38,16 +44,23 @@ def read_metrics(text: str) -> EngineMetrics:
     from prometheus_client.parser import text_string_to_metric_families
 
     samples: dict[str, list[float]] = {}
+    accepted: Counter[str] = Counter()
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if math.isfinite(sample.value):
-                    samples.setdefault(sample.name, []).append(sample.value)
+                if not math.isfinite(sample.value):
+                    continue
+                samples.setdefault(sample.name, []).append(sample.value)
+                if sample.name == _PER_POSITION:
+                    accepted[sample.labels.get("position", "")] += int(sample.value)
     except (ValueError, KeyError, IndexError) as failure:
         raise StreamingError("/metrics: not in Prometheus' text format", retriable=False) from (
             failure
         )
-    return EngineMetrics(**{name: _value(samples, name) for name in _SOURCES})  # type: ignore[arg-type]
+    return EngineMetrics(
+        **{name: _value(samples, name) for name in _SOURCES},  # type: ignore[arg-type]
+        spec_decode_accepted_per_position=_by_position(accepted),
+    )
 
 
 def _value(samples: dict[str, list[float]], field: str) -> float | None:
@@ -57,3 +70,11 @@ def _value(samples: dict[str, list[float]], field: str) -> float | None:
             value = add_up(samples[name])
             return value if field == "kv_cache_usage" else int(value)
     return None
+
+
+def _by_position(accepted: Counter[str]) -> list[int] | None:
+    """The counts in the order of their positions, as far as these go on from 0 without a gap."""
+    counts: list[int] = []
+    while str(len(counts)) in accepted:
+        counts.append(accepted[str(len(counts))])
+    return counts or None

@@ -1,22 +1,16 @@
-"""The small calls: health, models, metrics, version. Each answers within five seconds in all."""
+"""What is asked about an engine: health, models, metrics, version. Five seconds for each call."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import queue
-import threading
 import time
-import uuid
 from typing import Any
 
-from ._connections import Exchange
+from ._ask import Asker, Late
 from ._engine import EngineMetrics, EngineProps, HealthState, HealthStatus, Model
 from ._errors import AdapterClosed, StreamingError, Timeout, WorkerError
 from ._metrics_text import read_metrics
-from ._threads import start_thread
-from ._transport import Transport
-from ._transport_errors import StaleConnection
 
 
 WITHIN = 5.0
@@ -26,24 +20,12 @@ WITHIN = 5.0
 class Probe:
     """Asks the engine about itself. Thread-safe.
 
-    Each request runs on a thread of its own, since nothing can interrupt a DNS look-up: the
-    caller leaves in time, the thread when it can.
-
     Args:
-        transport: To the engine.
-        connect_timeout: Seconds; the time for the whole call is the limit anyway.
+        asker: To the engine.
     """
 
-    def __init__(self, transport: Transport, connect_timeout: float | None) -> None:
-        self._transport = transport
-        self._connect_timeout = connect_timeout or WITHIN
-        self._closed = False
-        self._forget_in_child()
-
-    def _forget_in_child(self) -> None:
-        """After a fork: the parent's calls are not here."""
-        self._lock = threading.RLock()
-        self._live: dict[threading.Thread, Exchange] = {}
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
 
     def health(self) -> HealthStatus:
         """See `VllmHttpAdapter.health`."""
@@ -89,17 +71,6 @@ class Probe:
             raise StreamingError("/version: it names no version", retriable=False)
         return version
 
-    def close(self, timeout: float) -> None:
-        """End the calls under way, and wait so many seconds for their threads."""
-        deadline = time.monotonic() + timeout
-        with self._lock:
-            self._closed = True
-            live = list(self._live.items())
-        for _, exchange in live:
-            exchange.abort()
-        for thread, _ in live:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
     def _judge(self, until: float) -> tuple[HealthState, str]:
         try:
             self._get("/health", until)
@@ -133,46 +104,10 @@ class Probe:
         Raises:
             WorkerError: It did not come; `Timeout` when it did not come in time.
         """
-        exchange = Exchange()
-        answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
-        with self._lock:
-            if self._closed:
-                raise AdapterClosed("the adapter is closed")
-            thread = start_thread("probe", self._fetch, exchange, path, until, answers)
-            self._live[thread] = exchange
         try:
-            answer = answers.get(timeout=max(0.0, until - time.monotonic()))
-        except queue.Empty:
+            return self._asker.get(path, until)
+        except Late:
             raise Timeout(f"{path}: no answer within {WITHIN:g} s", phase="first_token") from None
-        finally:
-            exchange.abort()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def _fetch(
-        self,
-        exchange: Exchange,
-        path: str,
-        until: float,
-        answers: queue.SimpleQueue[bytes | Exception],
-    ) -> None:
-        """The body of a call's thread."""
-        headers = {"X-Correlation-Id": str(uuid.uuid4())}
-        connect = max(0.001, min(self._connect_timeout, until - time.monotonic()))
-        try:
-            try:
-                answer = self._transport.get(exchange, path, headers, connect)
-            except StaleConnection:
-                exchange.fresh = True
-                answer = self._transport.get(exchange, path, headers, connect)
-            answers.put(answer)
-        except Exception as failure:
-            closed = AdapterClosed("the adapter was closed")
-            answers.put(closed if self._closed else failure)
-        finally:
-            with self._lock:
-                self._live.pop(threading.current_thread(), None)
 
 
 def _about(path: str, error: WorkerError) -> str:
@@ -184,6 +119,10 @@ def _model(entry: dict[str, Any]) -> Model:
     return Model(
         id=str(entry.get("id")),
         max_model_len=length if isinstance(length, int) else None,
-        root=entry.get("root"),
-        parent=entry.get("parent"),
+        root=_text(entry.get("root")),
+        parent=_text(entry.get("parent")),
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from ._bell import Bell
-from ._decoder import Decoder
+from ._decoder import AnswerDecoder
 from ._errors import WorkerError, unforeseen
 from ._events import Token
 from ._reader import Reader
@@ -35,7 +35,7 @@ class Reading:
         reader: Whose thread goes on.
     """
 
-    def __init__(self, run: Run, body: Body, decoder: Decoder, reader: Reader) -> None:
+    def __init__(self, run: Run, body: Body, decoder: AnswerDecoder, reader: Reader) -> None:
         self._run = run
         self._gate = run.gate
         self._body = body

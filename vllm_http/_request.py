@@ -32,6 +32,11 @@ class WireRequest:
     choices: int
     streamed: bool
 
+    @property
+    def answer(self) -> str:
+        """The media type of the answer."""
+        return "text/event-stream" if self.streamed else "application/json"
+
 
 def encode(task: TaskRequest, job_id: str) -> WireRequest:
     """The request of a valid task.
@@ -47,7 +52,7 @@ def encode(task: TaskRequest, job_id: str) -> WireRequest:
         fields["stream_options"] = {"include_usage": True}
     return WireRequest(
         path="/v1/completions" if task.endpoint == "completions" else "/v1/chat/completions",
-        body=_body(fields, task.extra_body),
+        body=json_body(fields, task.extra_body),
         correlation_id=quote(task.correlation_id or job_id, safe=_HEADER_SAFE),
         choices=_choices(task),
         streamed=task.streamed,
@@ -65,7 +70,12 @@ def _choices(task: TaskRequest) -> int:
 _HEADER_SAFE = "".join(map(chr, range(0x20, 0x7F)))
 
 
-def _body(fields: dict[str, Any], extra_body: dict[str, Any]) -> bytes:
+def json_body(fields: dict[str, Any], extra_body: dict[str, Any]) -> bytes:
+    """All members as JSON.
+
+    Raises:
+        InvalidRequest: Names the one that cannot be written.
+    """
     members = {**fields, **extra_body}
     with contextlib.suppress(TypeError, ValueError, RecursionError):
         return _json(members)

@@ -13,13 +13,14 @@ import uuid
 from collections.abc import Callable
 
 from ._connections import Exchange
-from ._decoder import Decoder
 from ._errors import Phase, Timeout, WorkerError, forget_frames
-from ._events import End, Error, Metrics, Started
+from ._events import End, Error, Started
 from ._gate import Gate
+from ._metrics import Metrics
 from ._reader import Reader
 from ._request import WireRequest, encode
 from ._settings import Labels, Timeouts
+from ._tally import Tally
 from ._task import TaskRequest
 from ._timeline import Timeline
 
@@ -78,7 +79,7 @@ class Run:
         self._leave: Callable[[], None] | None = None
         self._exchange: Exchange | None = None
         self._backoff: threading.Event | None = None
-        self._decoder: Decoder | None = None
+        self._answer: Tally | None = None
         self._accepted_id: str | None = None  # the X-Request-Id that Started tells
         self._served_id: str | None = None
         # The clock that runs: its phase, since when (time.monotonic()), and its limit in seconds.
@@ -133,10 +134,10 @@ class Run:
         now = self.timeline.requested = time.monotonic()
         self._enter("first_token", self.timeouts.first_token, since=now)
 
-    def accepted(self, request_id: str, decoder: Decoder) -> None:
+    def accepted(self, request_id: str, answer: Tally) -> None:
         """The engine has answered 200; `Started` may wait a moment for the version."""
         self._served_id = request_id
-        self._decoder = decoder
+        self._answer = answer
         if self._accepted_id is None:
             self._accepted_id = request_id
             if self.version() is not None:
@@ -184,15 +185,16 @@ class Run:
 
     def succeed(self) -> None:
         """The engine's answer is whole."""
-        assert self._decoder is not None
+        assert self._answer is not None
         self.announce()
-        choices = self._decoder.choices
+        choices = self._answer.choices
         end = End(
             self.metrics(),
             finish_reason=choices[0].finish_reason or "",
             stop_reason=choices[0].stop_reason,
             request_id=self._served_id,
             choices=choices,
+            info=self._answer.info,
         )
         self._finish(end)
 
@@ -206,7 +208,7 @@ class Run:
 
     def cancel(self) -> None:
         """End as the caller asked: what was not taken yet is dropped."""
-        choices = self._decoder.choices if self._decoder is not None else []
+        choices = self._answer.choices if self._answer is not None else []
         end = End(
             self.metrics(), finish_reason="cancelled", request_id=self._served_id, choices=choices
         )
@@ -285,7 +287,7 @@ class Run:
 
     def metrics(self) -> Metrics:
         """What it has cost so far."""
-        return self.timeline.metrics(self._decoder)
+        return self.timeline.metrics(self._answer)
 
 
 _FOR_NOTHING: tuple[Phase, float, float] = ("queued", 0.0, math.inf)

@@ -1,7 +1,10 @@
 """What a caller asks for: `TaskRequest`, and the rules that hold between its fields."""
 
+# ruff: noqa: RUF009 - what is called makes a field of its own for each
+
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -95,6 +98,14 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         if isinstance(self.response_format, type):
             self.response_format = response_format(self.response_format)
 
+    def __repr__(self) -> str:
+        """What is set, but for what was said: a task is soon in a log or a traceback."""
+        members = ((f.name, getattr(self, f.name)) for f in fields(self))
+        told = (
+            f"{name}={_told(name, value)}" for name, value in members if value not in (None, {})
+        )
+        return f"TaskRequest({', '.join(told)})"
+
     @property
     def endpoint(self) -> Endpoint:
         """Where it goes."""
@@ -159,6 +170,10 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
                 self.tool_choice not in (None, "none") and not self.tools,
                 f"tool_choice: {shown(self.tool_choice)} needs tools",
             ),
+            (
+                self.tools and not _chosen(self.tool_choice, self.tools),
+                f"tool_choice: {shown(self.tool_choice)} is none of the tools",
+            ),
         ):
             if broken:
                 raise InvalidRequest(rule)
@@ -192,6 +207,23 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         task = cls(**kvs)
         task.validate()
         return task
+
+
+def _told(name: str, value: Any) -> str:
+    if name not in ("prompt", "messages", "prompt_embeds", "suffix", "documents", "extra_body"):
+        return repr(value)
+    size = f" of {len(value)}" if isinstance(value, Sized) else ""
+    return f"<{type(value).__name__}{size}>"
+
+
+def _chosen(choice: Any, tools: list[dict[str, Any]]) -> bool:
+    """Whether a choice of a function is one of the tools; any other choice is good."""
+    return not isinstance(choice, dict) or _named(choice) in map(_named, tools)
+
+
+def _named(tool: dict[str, Any]) -> Any:
+    function = tool["function"]
+    return function.get("name") if isinstance(function, dict) else None
 
 
 _FIELDS = frozenset(f.name for f in fields(TaskRequest))

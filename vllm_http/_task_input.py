@@ -1,5 +1,7 @@
 """What the engine makes of the prompt or the chat, and how it treats the request."""
 
+# ruff: noqa: RUF009 - what is called makes a field of its own for each
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """How the next token is chosen, and when to stop."""
 
+# ruff: noqa: RUF009 - what is called makes a field of its own for each
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from ._decoder import Decoder
-from ._events import Metrics
+from ._metrics import Metrics
+from ._tally import Tally
 
 
 class Timeline:
@@ -30,17 +30,18 @@ class Timeline:
         self.last_content: float | None = None
         self.attempts = 0
 
-    def metrics(self, decoder: Decoder | None) -> Metrics:
+    def metrics(self, answer: Tally | None) -> Metrics:
         """What it has cost up to now.
 
         Args:
-            decoder: Of the attempt that the engine accepted, if one was.
+            answer: Of the attempt that the engine accepted, if one was.
         """
-        usage = decoder.usage if decoder is not None else None
+        usage = answer.usage if answer is not None else None
         details = usage.prompt_tokens_details if usage is not None else None
+        made = usage.completion_tokens_details if usage is not None else None
         counted = usage is not None and usage.completion_tokens is not None
         return Metrics(
-            tokens_generated=decoder.tokens_generated if decoder is not None else 0,
+            tokens_generated=answer.tokens_generated if answer is not None else 0,
             tokens_in=usage.prompt_tokens if usage is not None else None,
             cached_tokens=details.cached_tokens if details is not None else None,
             usage_source="engine" if counted else "client",
@@ -49,6 +50,10 @@ class Timeline:
             queue_time_ms=_ms(self.submitted, self.taken),
             total_time_ms=_ms(self.submitted, time.monotonic()),
             attempts=self.attempts,
+            created_cache_tokens=details.created_cache_tokens if details is not None else None,
+            multimodal_tokens=details.multimodal_tokens if details is not None else None,
+            reasoning_tokens=made.reasoning_tokens if made is not None else None,
+            engine=answer.metrics if answer is not None else None,
         )
 
 

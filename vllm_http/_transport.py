@@ -28,10 +28,15 @@ from ._transport_errors import CONNECTION, connection_error
 
 MAX_REFUSAL_BYTES = 65536
 MAX_DOCUMENT_BYTES = 16 * 2**20  # /metrics of a busy vLLM 0.32 is 70 kB
-# A peer that vanished without a word is noticed even where the user set no clock.
-_KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-if hasattr(socket, "TCP_KEEPIDLE"):
-    _KEEPALIVE.append((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60))
+# A peer that vanished without a word is noticed even where the user set no clock: after 60 to 90 s
+# of silence, and after 20 s without an acknowledgement of what was sent. The latter is how a kept
+# connection shows that a firewall has forgotten it; the request then goes out on a fresh one.
+_LIVENESS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_USER_TIMEOUT": 20_000}
+_KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in _LIVENESS.items()
+    if hasattr(socket, name)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +171,25 @@ class Transport:
         body: bytes,
         headers: Mapping[str, str],
         connect_timeout: float | None,
+        wanted: str,
     ) -> Body:
-        """POST, and return the body of an accepted event stream.
+        """POST, and return the body of an accepted answer of that media type.
 
         Raises:
             StaleConnection: To be tried again at once, on a fresh connection.
             Aborted: The exchange was aborted before its request went out.
             WorkerError: The engine could not be reached, or refused.
         """
-        accept = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        accept = {"Accept": wanted, "Content-Type": "application/json"}
         answer = self._send(exchange, "POST", path, body, {**accept, **headers}, connect_timeout)
         if answer.status_code != 200:
             raise self._refusal(answer)
         kind = answer.headers.get("Content-Type", "")
-        if kind.split(";")[0].strip().lower() != "text/event-stream":
+        if kind.split(";")[0].strip().lower() != wanted:
             text = self._redact(_start_of(answer).decode("utf-8", "replace"))
             raise StreamingError(
                 f"engine answered 200 with {self._redact(kind) or 'no content type'}, "
-                f"not text/event-stream: {text}",
+                f"not {wanted}: {text}",
                 retriable=not kind,  # cut in its headers, as far as http.client can tell
             )
         encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
@@ -207,7 +213,7 @@ class Transport:
         answer = self._send(exchange, "GET", path, None, headers, timeout)
         if answer.status_code != 200:
             raise self._refusal(answer)
-        return b"".join(_pieces(answer, MAX_DOCUMENT_BYTES))
+        return b"".join(pieces(answer, MAX_DOCUMENT_BYTES))
 
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""
@@ -272,12 +278,12 @@ def _start_of(answer: requests.Response) -> bytes:
     """The start of a body that is shown, not parsed; whole if it is short."""
     data = b""
     with contextlib.suppress(WorkerError):
-        for piece in _pieces(answer, MAX_REFUSAL_BYTES):
+        for piece in pieces(answer, MAX_REFUSAL_BYTES):
             data += piece
     return data
 
 
-def _pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
+def pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
     """The body as it comes, up to the limit; at its end the connection can be used again."""
     with contextlib.closing(answer):
         while limit > 0 and (piece := read(answer)):

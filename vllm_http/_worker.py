@@ -1,23 +1,21 @@
-"""The first half of a task, on a worker thread: requests opens it, tenacity tries again.
+"""The first half of a task, on a worker thread: it is opened, and tried again where that may help.
 
 It ends with the first content decoded; `Reading` takes the body, the decoder and those tokens.
 """
 
 from __future__ import annotations
 
-import random
 import uuid
 from dataclasses import dataclass
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
-
 from ._connections import Aborted, Exchange
-from ._decoder import Decoder
-from ._errors import EngineUnavailable, StreamingError, Timeout, WorkerError, unforeseen
+from ._decoder import AnswerDecoder, Decoder, DocumentDecoder
+from ._errors import StreamingError, WorkerError, unforeseen
 from ._events import Token
 from ._reader import Reader
 from ._reading import Reading
 from ._redact import Redactor
+from ._retry import try_again
 from ._run import Over, Run
 from ._settings import RetryPolicy
 from ._transport import Transport
@@ -30,7 +28,7 @@ class _Opened:
     """What is handed on."""
 
     body: Body
-    decoder: Decoder
+    decoder: AnswerDecoder
     tokens: list[Token]
 
 
@@ -77,27 +75,7 @@ class Worker:
             return self._attempt(run)
         except WorkerError as failure:
             failures = [failure]
-        return self._try_again(run, failures)
-
-    def _try_again(self, run: Run, failures: list[WorkerError]) -> _Opened:
-        """Go on after a first failure, which is tenacity's first attempt.
-
-        It is not asked before: its bookkeeping took a tenth of the time to the first token.
-        """
-
-        def attempt() -> _Opened:
-            if failures:
-                raise failures.pop()
-            return self._attempt(run)
-
-        retrying = Retrying(
-            stop=stop_after_attempt(self._retry.attempts),
-            wait=self._backoff,
-            retry=retry_if_exception(lambda failure: self._may_retry(run, failure)),
-            sleep=run.pause,
-            reraise=True,
-        )
-        return retrying(attempt)
+        return try_again(run, self._retry, lambda: self._attempt(run), failures)
 
     def _attempt(self, run: Run) -> _Opened:
         run.timeline.attempts += 1
@@ -114,12 +92,17 @@ class Worker:
         run.use(exchange)
         try:
             body = self._transport.stream(
-                exchange, run.wire.path, run.wire.body, headers, run.timeouts.connect
+                exchange,
+                run.wire.path,
+                run.wire.body,
+                headers,
+                run.timeouts.connect,
+                run.wire.answer,
             )
         except Aborted:
             raise Over from None
         try:
-            decoder = Decoder(
+            decoder = (Decoder if run.wire.streamed else DocumentDecoder)(
                 choices=run.wire.choices,
                 max_event_bytes=self._max_event_bytes,
                 redact=self._redact,
@@ -130,32 +113,8 @@ class Worker:
             body.release()  # before the next attempt: two copies would double the engine's load
             raise
 
-    def _backoff(self, state: RetryCallState) -> float:
-        failure = state.outcome.exception() if state.outcome is not None else None
-        jitter = random.uniform(0.0, self._retry.bound(state.attempt_number))
-        asked = failure.retry_after_ms if isinstance(failure, WorkerError) else None
-        return max(jitter, (asked or 0) / 1000)
 
-    def _may_retry(self, run: Run, failure: BaseException) -> bool:
-        if run.over or not isinstance(failure, WorkerError):
-            return False
-        # 500 is ambiguous (vLLM 0.32: engine dead, shutting down, or a passing failure): once more.
-        second_500 = failure.status == 500 and run.had_500
-        run.had_500 = run.had_500 or failure.status == 500
-        run.last_failure = failure
-        wait = (failure.retry_after_ms or 0) / 1000
-        if wait > min(self._retry.max_retry_after, run.time_left):
-            return False
-        if failure.status is not None:
-            return failure.status in (429, 500, 502, 503, 504) and not second_500
-        if isinstance(failure, Timeout):
-            return failure.phase == "connect"
-        if isinstance(failure, EngineUnavailable):
-            return failure.retriable
-        return isinstance(failure, StreamingError)
-
-
-def _first_tokens(body: Body, decoder: Decoder) -> list[Token]:
+def _first_tokens(body: Body, decoder: AnswerDecoder) -> list[Token]:
     """Read until the engine has begun to answer.
 
     Raises:
