@@ -24,6 +24,37 @@ settings.register_profile("local", deadline=None, max_examples=30)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+# Folders that want more than Python: each has an environment of tox, and runs when it is named.
+APART = {
+    "network": "networks of its own (tox -e network)",
+    "relay": "Redis and Celery (tox -e servers)",
+    "examples": "servers and a browser (tox -e servers)",
+}
+
+
+def is_named(folder: Path, config: pytest.Config) -> bool:
+    """Whether the command line names the folder or something in it."""
+    named = (Path(config.invocation_params.dir, arg.split("::")[0]) for arg in config.args)
+    return any(folder in (path.resolve(), *path.resolve().parents) for path in named)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what stands apart, unless it is named."""
+    here = collection_path.parent == Path(__file__).parent
+    apart = here and collection_path.name in APART
+    return True if apart and not is_named(collection_path, config) else None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was left out."""
+    for name, needs in APART.items():
+        folder = Path(__file__).with_name(name)
+        if folder.is_dir() and not is_named(folder, config):
+            terminalreporter.write_line(f"not run: tests/{name}, with {needs}")
+
+
 def threads() -> set[str]:
     """The threads that run, by name and identity."""
     return {f"thread {thread.name} ({thread.ident})" for thread in threading.enumerate()}
