@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,13 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 WAV = b"RIFF\x24\0\0\0WAVEfmt "
+
+
+class Dripping(io.BytesIO):
+    """A file that gives a byte at a time, as a raw one may."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(1, size or 0))
 
 
 def url_of(part: dict[str, Any]) -> str:

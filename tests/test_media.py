@@ -13,7 +13,7 @@ import pytest
 import support
 from hypothesis import given
 from hypothesis import strategies as st
-from media_support import PARTS, PNG, opened, png_file, refused, url_of
+from media_support import PARTS, PNG, Dripping, opened, png_file, refused, url_of
 
 from vllm_http import VllmHttpAdapter
 from vllm_http._media import image_part, video_part
@@ -50,7 +50,7 @@ def test_relative_path_and_one_that_is_not_utf8(
 ) -> None:
     """Text without a scheme is a path, whatever it looks like."""
     monkeypatch.chdir(tmp_path)
-    strange = os.fsdecode(b"a:b \xff.png")
+    strange = os.fsdecode(b"ab:c \xff.png")
     for name in ("plain.png", strange):
         png_file(tmp_path, name)
 
@@ -59,12 +59,7 @@ def test_relative_path_and_one_that_is_not_utf8(
 
 def test_file_is_read_from_where_it_stands_and_left_open() -> None:
     """It is the caller's file; one that gives a byte at a time is read to its end as well."""
-
-    class Slow(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            return super().read(min(1, size or 0))
-
-    for file in (io.BytesIO(b"12345" + PNG), Slow(b"12345" + PNG)):
+    for file in (io.BytesIO(b"12345" + PNG), Dripping(b"12345" + PNG)):
         file.seek(5)
 
         assert opened(image_part(file)) == ("image/png", PNG)
@@ -113,8 +108,10 @@ def test_frames_of_a_video_as_jpegs() -> None:
         ("image", "ftp://example.com/a.png", "not ftp"),
         ("image", "data:image/png,%89PNG", "base64 only"),
         ("image", "data:image/png;base64", "base64 only"),
+        ("image", "data:image/png;base64x", "base64 only"),
         ("image", "data:image/png;base64,", "empty"),
         ("image", "data:audio/wav;base64,AAAA", "it is audio/wav; image is wanted"),
+        ("image", "data:Video/mp4;base64,AAAA", "it is Video/mp4; image is wanted"),
         ("audio", "data:image/png;base64,AAAA", "it is image/png; audio is wanted"),
         ("video", "data:audio/wav;base64,AAAA", "it is audio/wav; video is wanted"),
     ],

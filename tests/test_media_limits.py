@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from media_support import PARTS, PNG, opened, png_file, refused, url_of
+from media_support import PARTS, PNG, Dripping, opened, png_file, refused, url_of
 
 from vllm_http._media import image_part
 
@@ -71,7 +71,7 @@ def test_limit_is_inclusive(tmp_path: Path) -> None:
         path = png_file(tmp_path, size=size + extra)
         data = path.read_bytes()
         data_url = url_of(image_part(data))
-        for source in (path, data, io.BytesIO(data), data_url):
+        for source in (path, data, io.BytesIO(data), Dripping(data), data_url):
             if not extra:
                 assert opened(image_part(source, max_bytes=size)) == ("image/png", data)
             else:

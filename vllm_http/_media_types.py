@@ -1,7 +1,7 @@
 """What kind of media some bytes are: by their signature, and where that tells nothing, by name.
 
 A list of our own: it has to say of one container that it is audio and video both, and of some
-types that vLLM cannot open them, and the packages that know many types know neither.
+types that vLLM cannot open them.
 """
 
 from __future__ import annotations

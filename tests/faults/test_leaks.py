@@ -55,6 +55,28 @@ def test_thousand_streams() -> None:
     assert left_behind(before, after) == [0, 0]
 
 
+def ours(value: object) -> bool:
+    """Whether it is of the client: the engine in this process keeps what it received."""
+    module = str(type(value).__module__)
+    return module.startswith(("vllm_http._", "requests.", "urllib3.", "http.client"))
+
+
+def objects_after(engine: FakeEngine, adapters: int) -> int:
+    """How many objects live once so many adapters have each run a task and are gone."""
+    for _ in range(adapters):
+        with VllmHttpAdapter(engine.url) as adapter:
+            assert adapter.submit(a_task(max_tokens=1)).result(timeout=SOON).error is None
+    gc.collect()
+    return sum(map(ours, gc.get_objects()))
+
+
+def test_adapter_for_each_task_leaks_nothing(engine: FakeEngine) -> None:
+    """People do it, slow as it is: a hundred of them leave less than an object each."""
+    before = objects_after(engine, 10)
+
+    assert objects_after(engine, 100) - before < 100
+
+
 # Callers who leave.
 
 
