@@ -27,6 +27,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 # Folders that want more than Python: each has an environment of tox, and runs when it is named.
 APART = {
     "network": "networks of its own (tox -e network)",
+    "wsgi": "web servers (tox -e servers)",
     "relay": "Redis and Celery (tox -e servers)",
     "examples": "servers and a browser (tox -e servers)",
 }

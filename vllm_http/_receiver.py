@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+from queue import Queue  # this very class: gevent may put another one there after the import
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from ._events import Error, Started, TokenEvent
 from ._gate import Gate
 
 
-class Receiver(Gate, queue.Queue[TokenEvent]):
+class Receiver(Gate, Queue[TokenEvent]):
     """Events of one task, in order; the last one is an `End` or an `Error`.
 
     Made by `submit`. `get` is for one thread at a time; everything else for any. Once the last
@@ -33,7 +34,7 @@ class Receiver(Gate, queue.Queue[TokenEvent]):
     queue: deque[TokenEvent]
 
     def __init__(self, maxsize: int) -> None:
-        queue.Queue.__init__(self, maxsize)
+        Queue.__init__(self, maxsize)
         Gate.__init__(self)
         self._renew_lock()
 

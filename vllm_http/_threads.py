@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +14,53 @@ def start_thread(name: str, target: Callable[..., None], *args: Any) -> threadin
     """A daemon thread that runs already.
 
     Raises:
-        CapacityExceeded: The system gives no more, or the interpreter is shutting down.
+        CapacityExceeded: The system gives no more, the interpreter is shutting down, or threads
+            would not run here; then it is not retriable.
     """
+    obstacle = _obstacle()
+    if obstacle is not None:
+        raise CapacityExceeded(f"no thread would run: {obstacle}", retriable=False)
     thread = threading.Thread(target=target, args=args, name=f"vllm_http-{name}", daemon=True)
     try:
         thread.start()
     except RuntimeError as failure:
         raise CapacityExceeded(f"no thread to be had: {failure}") from failure
     return thread
+
+
+def _green() -> str | None:
+    """Whose greenlets stand in for the system's threads."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        return "eventlet"
+    return None
+
+
+_GREEN_AT_IMPORT = _green()
+
+_UWSGI_RUNS_THREADS = (2, 0, 27)
+"""The first uWSGI that has the interpreter free for threads between two requests by itself."""
+
+
+def _obstacle() -> str | None:
+    """Why a thread would hang or fail here, and what to do about it; None if it runs."""
+    green = _green()
+    if green == "eventlet":
+        return "eventlet's monkey patching is not supported; gevent's is, and threads are"
+    if green != _GREEN_AT_IMPORT:
+        return (
+            f"{green} has patched the program after it imported vllm_http; patch first (under "
+            "gunicorn --preload, at the top of gunicorn.conf.py)"
+        )
+    uwsgi = sys.modules.get("uwsgi")  # there inside uWSGI only
+    options = getattr(uwsgi, "opt", None)
+    if options is None or uwsgi is None or uwsgi.version_info[:3] >= _UWSGI_RUNS_THREADS:
+        return None
+    if "enable-threads" in options or "threads" in options:
+        return None
+    return "uWSGI runs without --enable-threads"
 
 
 _LOOKS_UP = 0.25
