@@ -12,7 +12,7 @@ import pytest
 import requests
 from support import SOON
 
-from vllm_http import StreamingError
+from vllm_http import StreamingError, _inflate
 from vllm_http._connections import _Response
 from vllm_http._transport_body import Body
 
@@ -126,6 +126,38 @@ def test_read_waits_and_read_ready_goes_on(name: str) -> None:
 
     assert first
     assert first + ends.read_all() == DATA
+    ends.close()
+
+
+COMPRESSED = ["gzip", "members", "deflate"]
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.parametrize("most", [1, 7, len(DATA) - 1, len(DATA)])
+def test_more_than_one_read_may_give(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> None:
+    """What is inflated beyond that is given by later reads, though nothing more arrives."""
+    monkeypatch.setattr(_inflate, "MOST", most)
+    ends = Ends(FORMS[name])
+    ends.far.sendall(FORMS[name].wire)
+    first = ends.body.read()
+    ends.body.dont_block()
+    assert len(first) == most
+    assert not ends.body.ended
+
+    assert first + ends.read_all() == DATA
+    assert ends.body.read_ready() == b""
+    assert ends.body.ended
+    ends.close()
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_worker_takes_what_was_held(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It may need more than one read before there is content."""
+    monkeypatch.setattr(_inflate, "MOST", 7)
+    ends = Ends(FORMS[name])
+    ends.far.sendall(FORMS[name].wire)
+
+    assert b"".join(iter(ends.body.read, b"")) == DATA
     ends.close()
 
 

@@ -158,7 +158,7 @@ def test_engines_words_stay_on_one_line(cli: Cli, engine: FakeEngine) -> None:
     engine.script(Status(400, {"error": {"message": "no\n\x1b[31mway", "code": 400}}))
     err = cli("run", "prompt", "--url", engine.url).err
 
-    assert re.fullmatch(r"error: .*no \[31mway.*\n", err)
+    assert re.fullmatch(r"error: .*no \\x1b\[31mway.*\n", err)
 
 
 def test_unreachable_engine_is_one_line(cli: Cli, engine: FakeEngine) -> None:

@@ -140,10 +140,10 @@ def test_a_recorded_refusal_comes_through(name: str) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_recorded_error_event_comes_through(name: str) -> None:
-    """Nor is what it says inside a stream."""
+    """Nor is what it says inside a stream; its line ends are spaces."""
     errors = [event["error"]["message"] for event in capture(name).events if "error" in event]
 
-    assert [Redactor()(error) for error in errors] == errors
+    assert [Redactor()(error) for error in errors] == [e.replace("\n", " ") for e in errors]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +162,41 @@ def test_ordinary_words_come_through(text: str) -> None:
     assert Redactor()(text) == text
 
 
+# What is no line.
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1 validation error:\n  {'msg': 'no'}", "1 validation error:   {'msg': 'no'}"),
+        ("no\r\n2026-01-01 INFO root logged in", "no  2026-01-01 INFO root logged in"),
+        ("a\tb\vc\fd\x1ce\x85f\u2028g\u2029h\u00a0i", "a b c d e f g h i"),
+        ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
+        ("\0\x7f\x9b\ufeff\u202e\ud800\U000e0001", r"\x00\x7f\x9b\ufeff\u202e\ud800\U000e0001"),
+        ("grün ist 是 🌍 C:\\new", "grün ist 是 🌍 C:\\new"),
+    ],
+)
+def test_text_is_one_line(text: str, expected: str) -> None:
+    """An engine's words forge no line of a log and move no cursor; letters stay as they are."""
+    assert Redactor()(text) == expected
+
+
+@given(text=st.text(st.characters() | st.sampled_from("\r\n\0\x1b\u2028")), secret=secrets)
+def test_any_text_is_one_line(text: str, secret: str) -> None:
+    """Whatever it is, any log and any terminal takes it."""
+    said = Redactor([secret])(text + secret)
+
+    assert said.isprintable()
+    assert said.encode()
+
+
+def test_secret_with_a_line_end_is_found() -> None:
+    """It is looked for before the text becomes a line."""
+    secret = "s3cr\n3t"
+
+    assert Redactor([secret])(f"<{secret}>") == f"<****{fingerprint(secret)}>"
+
+
 # How much.
 
 
@@ -173,7 +208,9 @@ def test_text_is_bounded_after_it_was_redacted() -> None:
     assert Redactor()("x" * MAX_TEXT) == "x" * MAX_TEXT
 
 
-@pytest.mark.parametrize("piece", ["a-", "a.", "token ", "http://", "api_key", "bearer ", '"'])
+@pytest.mark.parametrize(
+    "piece", ["a-", "a.", "token ", "http://", "api_key", "bearer ", '"', "\n"]
+)
 def test_long_text_is_redacted_in_a_moment(piece: str) -> None:
     """No page that a gateway sends keeps a worker busy."""
     text = piece * (16_384 // len(piece))

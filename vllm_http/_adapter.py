@@ -14,7 +14,15 @@ from ._fork import tell_in_child
 from ._funnel import Port
 from ._gate import Gate
 from ._limits import check_id
-from ._options import check_count, check_headers, check_paths, check_proxies, check_type
+from ._options import (
+    check_cert,
+    check_count,
+    check_headers,
+    check_paths,
+    check_proxies,
+    check_type,
+    secrets_in,
+)
 from ._reader import Reader
 from ._receiver import Receiver
 from ._redact import Redactor
@@ -24,8 +32,8 @@ from ._settings import Labels, RetryPolicy, Timeouts
 from ._slots import Slots
 from ._stream import TokenStream
 from ._task import TaskRequest
-from ._transport import Endpoint
 from ._transport_documents import DocumentTransport
+from ._transport_endpoint import Endpoint
 from ._worker import Worker
 
 
@@ -49,7 +57,8 @@ class VllmHttpAdapter(Calls):
         proxies: As requests takes them, such as ``{"http": "http://proxy:3128"}``.
         trust_env: Whether the environment's proxies, CA bundle and ~/.netrc count.
         verify: Check the server's certificate: True, False, or a path to a CA bundle.
-        cert: A client certificate: a path to a file with its key, or a pair of paths.
+        cert: A client certificate: a path to a file with its key, or a pair of paths. The key
+            has no password.
         pool_id: Labels log records.
         replica_id: Labels log records.
 
@@ -84,23 +93,19 @@ class VllmHttpAdapter(Calls):
         check_id("pool_id", pool_id)
         check_id("replica_id", replica_id)
         self._labels = Labels(pool_id, replica_id)
-        sent, secrets = check_headers(headers, api_key)
-        used_proxies, proxy_secrets = check_proxies(proxies)
-        redact = Redactor([*secrets, *proxy_secrets])
         concurrency = check_count("max_concurrency", max_concurrency, least=1)
         self._max_concurrency = concurrency
-        self._transport = DocumentTransport(
-            Endpoint(
-                base_url=self.base_url,
-                headers=sent,
-                proxies=used_proxies,
-                verify=check_paths("verify", verify),
-                cert=check_paths("cert", cert),
-                trust_env=trust_env,
-                connections=concurrency + 4,  # the small calls' as well
-            ),
-            redact,
-        )
+        endpoint = Endpoint(
+            base_url=self.base_url,
+            headers=check_headers(headers, api_key),
+            proxies=check_proxies(proxies),
+            verify=check_paths("verify", verify),
+            cert=check_cert(cert),
+            trust_env=trust_env,
+            connections=concurrency + 4,  # the small calls' as well
+        ).with_environment()
+        redact = Redactor(secrets_in(endpoint.headers, endpoint.proxies))
+        self._transport = DocumentTransport(endpoint, redact)
         max_event_bytes = check_count("max_event_bytes", max_event_bytes, least=1)
         self._reader = Reader()
         self._worker = Worker(self._transport, self._reader, retry, max_event_bytes, redact)

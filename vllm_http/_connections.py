@@ -144,6 +144,9 @@ def _exchange() -> Exchange | None:
 class _Abortable:
     """What our connections add, bulk reads aside: they tell the exchange of their socket."""
 
+    # http.client prints what it sends, key and prompt included, if an application sets this on its
+    # class to see its own requests. What we send is not for its outputs.
+    debuglevel = 0
     exchange: Exchange | None = None
     idle_since = 0.0
     sock: Any

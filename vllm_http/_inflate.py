@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 
+
+MOST = 65536
+"""Bytes that one call gives: what a plain read may hold. Deflate can make them of 64."""
 
 _GZIP_OR_ZLIB = 47  # zlib's window bits for "look which of the two it is"
 
@@ -20,30 +24,44 @@ class Inflater:
     def __init__(self) -> None:
         self.failure: zlib.error | None = None
         self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._wire = b""  # not looked at yet
+        self._full = False  # zlib stopped for want of room, and may hold more than it tells
+
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether there is more to be told of, data or a failure, before more bytes come."""
+        return self._full or bool(self._wire) or self.failure is not None
 
     def feed(self, wire: bytes) -> bytes:
-        """The data in these bytes."""
+        """The data in these bytes and in those that are held, at most `MOST` of it."""
+        wire = self._wire + wire if self._wire else wire
+        data: list[bytes] = []
+        room = MOST
+        while (wire or self._full) and room > 0 and self.failure is None:
+            piece, wire = self._inflate(wire, room)
+            data.append(piece)
+            room -= len(piece)
+            self._full = room <= 0
+        self._wire = wire
+        return b"".join(data)
+
+    def _inflate(self, wire: bytes, room: int) -> tuple[bytes, bytes]:
+        """The data in one member, and the bytes that are left."""
+        if self._member.eof and wire:
+            self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
         before = self._member.copy()
         try:
-            return self._inflate(self._member, wire)
-        except zlib.error:
-            return self._up_to_the_failure(before, wire)
-
-    def _inflate(self, member: zlib._Decompress, wire: bytes) -> bytes:
-        data = member.decompress(wire)
-        while member.eof and (rest := member.unused_data):
-            member = zlib.decompressobj(_GZIP_OR_ZLIB)
-            data += member.decompress(rest)
-        self._member = member
-        return data
-
-    def _up_to_the_failure(self, member: zlib._Decompress, wire: bytes) -> bytes:
-        # zlib keeps back what it had of a call that fails.
-        self._member = member
-        data = b""
-        try:
-            for position in range(len(wire)):
-                data += self._inflate(self._member, wire[position : position + 1])
+            piece = self._member.decompress(wire, room)
         except zlib.error as failure:
             self.failure = failure
-        return data
+            return _up_to_the_failure(before, wire), b""
+        return piece, self._member.unconsumed_tail or self._member.unused_data
+
+
+def _up_to_the_failure(member: zlib._Decompress, wire: bytes) -> bytes:
+    """What zlib keeps back of a call that fails. It had room for it: else it had not failed yet."""
+    data: list[bytes] = []
+    with contextlib.suppress(zlib.error):
+        for position in range(len(wire)):
+            data.append(member.decompress(wire[position : position + 1]))
+    return b"".join(data)

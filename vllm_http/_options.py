@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 from collections.abc import Mapping
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ._errors import InvalidRequest, shown
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 _SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 _OURS = (
     *("content-type", "content-length", "transfer-encoding", "connection", "expect"),
@@ -74,38 +76,70 @@ def _bearer(api_key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"}
 
 
-def check_proxies(proxies: Mapping[str, str] | None) -> tuple[dict[str, str], list[str]]:
-    """The proxies, and the secrets in their URLs.
+def check_cert(cert: str | tuple[str, str] | None) -> tuple[str, str] | None:
+    """The file of the client's certificate and that of its key, which may be one.
+
+    It is named twice then: urllib3 looks at a key that is named, and refuses it under a password;
+    OpenSSL would ask for that at the terminal, in the midst of a task.
+
+    Raises:
+        InvalidRequest: A file does not exist, or the key has a password.
+    """
+    if cert is None:
+        return None
+    pair = cert if isinstance(cert, tuple) else (cert, cert)
+    for path in check_paths("cert", pair):
+        if isinstance(path, (str, os.PathLike)) and _has_password(path):
+            raise InvalidRequest(f"cert: the key in {shown(path)} has a password; it must not")
+    return pair
+
+
+def _has_password(key: str | os.PathLike[str]) -> bool:
+    """Whether the key in this file is encrypted, by the words of PKCS #8 or of older PEM files."""
+    with contextlib.suppress(OSError):  # who connects will say why it cannot be read
+        if os.path.isfile(key):
+            with open(key, "rb") as file:
+                return b"ENCRYPTED" in file.read()
+    return False
+
+
+def check_proxies(proxies: Mapping[str, str] | None) -> dict[str, str]:
+    """The proxies.
 
     Raises:
         InvalidRequest: One is no proxy's URL; it is not shown, since it may hold a password.
     """
     proxies = {} if proxies is None else proxies
     check_type("proxies", proxies, Mapping)
-    secrets = []
     for scheme, url in proxies.items():
         try:
-            parts = urlsplit(url if "://" in url else f"http://{url}")
-            usable = parts.hostname and parts.scheme in _PROXY_SCHEMES and parts.port != 0
-        except (ValueError, TypeError):
+            usable = url.isprintable() and _can_be_used(_parts(url))
+        except (ValueError, TypeError, AttributeError):
             usable = False
         if not usable:
             raise InvalidRequest(
                 f"proxies[{shown(scheme)}]: no URL such as http://[user:password@]host:port"
             )
-        if parts.password:
-            password = unquote(parts.password)
-            secrets += [parts.password, password]
-            pair = f"{unquote(parts.username or '')}:{password}"
-            for encoding in ("utf-8", "latin-1"):  # requests takes the second, where it can
-                secrets.append(base64.b64encode(pair.encode(encoding, "replace")).decode())
-    return dict(proxies), secrets
+    return dict(proxies)
 
 
-def check_headers(
-    headers: Mapping[str, str] | None, api_key: str | None
-) -> tuple[dict[str, str], list[str]]:
-    """The headers as they are sent, the key's included, and the secrets among their values.
+def _parts(proxy: str) -> SplitResult:
+    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _can_be_used(parts: SplitResult) -> bool:
+    credentials = unquote(parts.username or "") + unquote(parts.password or "")
+    credentials.encode("latin-1")  # as requests does; what cannot be is a ValueError
+    return (
+        bool(parts.hostname)
+        and parts.scheme in _PROXY_SCHEMES
+        and parts.port != 0
+        and not _CONTROL.search(credentials)
+    )
+
+
+def check_headers(headers: Mapping[str, str] | None, api_key: str | None) -> dict[str, str]:
+    """The headers as they are sent, the key's included.
 
     Raises:
         InvalidRequest: A name or value cannot be sent, or the adapter owns that header.
@@ -113,7 +147,6 @@ def check_headers(
     headers = {} if headers is None else headers
     check_type("headers", headers, Mapping)
     headers = {**headers, **_bearer(api_key, headers)}
-    secrets = []
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise InvalidRequest(f"headers: {shown(name)} is not a header name")
@@ -123,7 +156,34 @@ def check_headers(
             raise InvalidRequest(f"headers.{name}: only printable ASCII can go into a header")
         if value != value.strip():
             raise InvalidRequest(f"headers.{name}: begins or ends with a space; it would be lost")
+    return {"User-Agent": "vllm-http", **headers}
+
+
+def secrets_in(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[str]:
+    """What of these must never be shown, in all forms in which an engine or a proxy has it."""
+    secrets = []
+    for name, value in headers.items():
         if _SECRET_NAME.search(name):
-            # An engine's error may quote the header, or the key without its scheme.
-            secrets += [value, value.removeprefix("Bearer ")]
-    return {"User-Agent": "vllm-http", **headers}, secrets
+            # An error may quote the header, or the key without its scheme.
+            secrets += [value, value.removeprefix("Bearer "), *_basic(value)]
+    for url in proxies.values():
+        parts = _parts(url)
+        if parts.password:
+            password = unquote(parts.password)
+            secrets += [parts.password, password]
+            pair = f"{unquote(parts.username or '')}:{password}"
+            for encoding in ("utf-8", "latin-1"):  # requests takes the second, where it can
+                secrets.append(base64.b64encode(pair.encode(encoding, "replace")).decode())
+    return secrets
+
+
+def _basic(authorization: str) -> list[str]:
+    """The pair, coded and plain, and the password in it; nothing where the scheme is another."""
+    scheme, _, coded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return []
+    try:
+        pair = base64.b64decode(coded).decode("latin-1")
+    except ValueError:
+        return [coded]
+    return [coded, pair, pair.partition(":")[2]]

@@ -11,10 +11,14 @@ from ._ask import Asker, Late
 from ._engine import EngineMetrics, EngineProps, HealthState, HealthStatus, Model
 from ._errors import AdapterClosed, StreamingError, Timeout, WorkerError
 from ._metrics_text import read_metrics
+from ._redact import printable
 
 
 WITHIN = 5.0
 """Seconds for one call of the public API, however many requests it makes."""
+
+_MOST_SHOWN = 100
+"""Models that are named, characters of a name, and of a version."""
 
 
 class Probe:
@@ -56,8 +60,9 @@ class Probe:
 
     def metrics(self) -> EngineMetrics:
         """See `VllmHttpAdapter.metrics`."""
-        text = self._get("/metrics", time.monotonic() + WITHIN)
-        return read_metrics(text.decode("utf-8", "replace"))
+        until = time.monotonic() + WITHIN
+        text = self._get("/metrics", until)
+        return read_metrics(text.decode("utf-8", "replace"), until)
 
     def version(self, until: float | None = None) -> str:
         """What /version says.
@@ -67,9 +72,9 @@ class Probe:
         """
         value = self._get_json("/version", until or time.monotonic() + WITHIN)
         version = value.get("version") if isinstance(value, dict) else None
-        if not isinstance(version, str) or not version:
+        if not isinstance(version, str) or not 0 < len(version) <= _MOST_SHOWN:
             raise StreamingError("/version: it names no version", retriable=False)
-        return version
+        return printable(version)
 
     def _judge(self, until: float) -> tuple[HealthState, str]:
         try:
@@ -89,7 +94,7 @@ class Probe:
             return HealthState.DEGRADED, _about("/v1/models", error)
         if not models:
             return HealthState.DEGRADED, "no model is listed"
-        return HealthState.HEALTHY, f"serves {', '.join(model.id for model in models)}"
+        return HealthState.HEALTHY, f"serves {_named(models)}"
 
     def _get_json(self, path: str, until: float) -> Any:
         document = self._get(path, until)
@@ -108,6 +113,14 @@ class Probe:
             return self._asker.get(path, until)
         except Late:
             raise Timeout(f"{path}: no answer within {WITHIN:g} s", phase="first_token") from None
+
+
+def _named(models: list[Model]) -> str:
+    """Their names as a log line takes them, however many there are and whatever they hold."""
+    names = [printable(model.id[:_MOST_SHOWN])[:_MOST_SHOWN] for model in models[:_MOST_SHOWN]]
+    more = len(models) - len(names)
+    text = ", ".join(names)
+    return f"{text} and {more} more" if more else text
 
 
 def _about(path: str, error: WorkerError) -> str:

@@ -209,8 +209,11 @@ class _Loop:
                 self._inbox.get_nowait()
 
     def _take_messages(self) -> bool:
-        """Do what the messages say; False once one says to end."""
-        while not self._inbox.empty():
+        """Do what the messages say; False once one says to end.
+
+        Not those that come meanwhile: a stream that reads on and on would keep out all others.
+        """
+        for _ in range(self._inbox.qsize()):
             message = self._inbox.get()
             if message is None:
                 return False

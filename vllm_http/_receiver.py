@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from queue import Queue  # this very class: gevent may put another one there after the import
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from queue import Queue  # this very class: gevent may put another one there after the import
 
 from ._bell import Bell
 from ._errors import AdapterClosed

@@ -1,7 +1,8 @@
 """Secrets out of text that comes back from elsewhere: an engine's error body, a proxy's page.
 
 A secret becomes ``****`` and the first six hex digits of its SHA-256, so that two people can tell
-whether they speak of the same key without showing it.
+whether they speak of the same key without showing it. What is left is one line: with a line end in
+it, or what a terminal obeys, whoever speaks could put lines of his own into a log.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def fingerprint(secret: str) -> str:
 
 
 class Redactor:
-    """Removes the secrets it was told of, and whatever looks like one.
+    """Removes the secrets it was told of, whatever looks like one, and line ends.
 
     Args:
         secrets: Values that must never come out, such as the adapter's key.
@@ -52,12 +53,24 @@ class Redactor:
         self._secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        """The text without secrets, at most `MAX_TEXT` characters of it."""
+        """The text without secrets on one line, at most `MAX_TEXT` characters of it."""
         for secret in self._secrets:
             text = text.replace(secret, f"****{fingerprint(secret)}")
         for pattern in _PATTERNS:
             text = pattern.sub(_mask, text)
+        text = printable(text)
         return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+
+
+def printable(text: str) -> str:
+    """The text with spaces for line ends and their like, and other invisible signs escaped."""
+    if text.isprintable():
+        return text
+    return "".join([sign if sign.isprintable() else _visible(sign) for sign in text])
+
+
+def _visible(sign: str) -> str:
+    return " " if sign.isspace() else sign.encode("unicode_escape").decode()
 
 
 def _mask(match: re.Match[str]) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import requests
 import urllib3
@@ -23,11 +22,12 @@ from ._errors import StreamingError, WorkerError
 from ._redact import Redactor
 from ._refusal import refusal_of_answer
 from ._transport_body import ENCODINGS, Body, read
+from ._transport_endpoint import Endpoint
 from ._transport_errors import CONNECTION, connection_error
 
 
 MAX_REFUSAL_BYTES = 65536
-MAX_DOCUMENT_BYTES = 16 * 2**20  # /metrics of a busy vLLM 0.32 is 70 kB
+MAX_DOCUMENT_BYTES = 2 * 2**20  # /metrics of a busy vLLM 0.32 is 70 kB
 # A peer that vanished without a word is noticed even where the user set no clock: after 60 to 90 s
 # of silence, and after 20 s without an acknowledgement of what was sent. The latter is how a kept
 # connection shows that a firewall has forgotten it; the request then goes out on a fresh one.
@@ -37,50 +37,6 @@ _KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     for name, value in _LIVENESS.items()
     if hasattr(socket, name)
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the engine is and how to speak to it.
-
-    Attributes:
-        base_url: Without a trailing slash.
-        headers: Sent with every request.
-        proxies: By scheme, as requests takes them.
-        verify: True, False, or a path to a CA bundle.
-        cert: A path to a client certificate with its key, or a pair of paths.
-        trust_env: Whether proxies, CA bundle and ~/.netrc of the environment count too.
-        connections: How many idle connections are kept.
-    """
-
-    base_url: str
-    headers: Mapping[str, str]
-    proxies: Mapping[str, str]
-    verify: bool | str
-    cert: str | tuple[str, str] | None
-    trust_env: bool
-    connections: int
-
-    def with_environment(self) -> Endpoint:
-        """The endpoint with what the environment says, where it may."""
-        if not self.trust_env:
-            return self
-        found = requests.Session().merge_environment_settings(
-            self.base_url, dict(self.proxies), None, self.verify, self.cert
-        )
-        headers = dict(self.headers)
-        netrc = requests.utils.get_netrc_auth(self.base_url)
-        if netrc and "Authorization" not in headers:
-            headers["Authorization"] = requests.auth._basic_auth_str(*netrc)
-        return Endpoint(
-            self.base_url,
-            headers,
-            found["proxies"],
-            found["verify"],
-            found["cert"],
-            False,
-            self.connections,
-        )
 
 
 class _Adapter(HTTPAdapter):
@@ -154,12 +110,12 @@ class Transport:
     """Opens requests to one engine. Thread-safe.
 
     Args:
-        endpoint: Where the engine is.
+        endpoint: Where the engine is; with the environment, where that counts.
         redact: Applied to all text that comes from elsewhere.
     """
 
     def __init__(self, endpoint: Endpoint, redact: Redactor) -> None:
-        self._endpoint = endpoint.with_environment()
+        self._endpoint = endpoint
         self._redact = redact
         self._first: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._http = _Adapter(self._endpoint.connections)
@@ -213,7 +169,12 @@ class Transport:
         answer = self._send(exchange, "GET", path, None, headers, timeout)
         if answer.status_code != 200:
             raise self._refusal(answer)
-        return b"".join(pieces(answer, MAX_DOCUMENT_BYTES))
+        document = b"".join(pieces(answer, MAX_DOCUMENT_BYTES + 1))
+        if len(document) > MAX_DOCUMENT_BYTES:
+            raise StreamingError(
+                f"{path}: a document of more than {MAX_DOCUMENT_BYTES} bytes", retriable=False
+            )
+        return document
 
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""

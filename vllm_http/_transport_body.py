@@ -40,7 +40,8 @@ class Body:
         if self._response is None:
             return read(self._answer)
         try:
-            self._check()
+            if data := self._held():
+                return data
             while wire := self._response.read1(READ_BYTES):
                 if data := self._plain(wire):
                     return data
@@ -59,7 +60,8 @@ class Body:
         if self._response is None:
             return self.read()
         try:
-            self._check()
+            if data := self._held():
+                return data
             wire = self._response.read_ready()
             if not wire:
                 return wire
@@ -72,13 +74,15 @@ class Body:
         if self._inflater is None:
             return wire
         data = self._inflater.feed(wire)
-        if not data:
-            self._check()
-        return data
+        return data or self._held()  # a failure, where there is no data
 
-    def _check(self) -> None:
-        if self._inflater is not None and self._inflater.failure is not None:
+    def _held(self) -> bytes:
+        """What is left of an earlier read."""
+        if self._inflater is None:
+            return b""
+        if self._inflater.failure is not None:
             raise self._inflater.failure
+        return self._inflater.feed(b"")
 
     def dont_block(self) -> int | None:
         """From now on `read_ready` reads; what to poll, or None where all is in memory."""
@@ -90,11 +94,13 @@ class Body:
     @property
     def ended(self) -> bool:
         """Whether it was read to its end."""
-        return self._response is not None and self._response.ended
+        if self._response is None or not self._response.ended:
+            return False
+        return self._inflater is None or not self._inflater.holds_bytes
 
     def holds_bytes(self) -> bool:
         """Whether `read_ready` should be called again, whatever a poll says."""
-        if self._inflater is not None and self._inflater.failure is not None:
+        if self._inflater is not None and self._inflater.holds_bytes:
             return True
         return self._response is not None and self._response.holds_bytes()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
+from unittest import mock
 
 from fuzz.feeding import noise, split_bodies, spoilt
 from hypothesis import given
 from hypothesis import strategies as st
 from wire import SMALL_STREAMS, capture, single_bytes
 
+from vllm_http import _inflate
 from vllm_http._chunked import ChunkedBody
 from vllm_http._inflate import Inflater
 
@@ -63,6 +65,8 @@ def inflated(pieces: Iterable[bytes]) -> Read:
     data = b""
     for piece in pieces:
         data += body.feed(piece)
+        while body.failure is None and body.holds_bytes:
+            data += body.feed(b"")
         if body.failure is not None:
             break
     return Read(data, repr(body.failure))
@@ -97,6 +101,18 @@ def test_inflated_is_the_same_however_split(split: tuple[bytes, list[bytes]]) ->
 
     assert inflated(pieces) == inflated([whole])
     assert inflated(single_bytes(whole)) == inflated([whole])
+
+
+@given(split=split_bodies(zipped), most=st.integers(1, 70))
+def test_inflated_is_the_same_in_pieces_of_any_size(
+    split: tuple[bytes, list[bytes]], most: int
+) -> None:
+    """How much a call gives changes nothing of what comes out in the end, and of the failure."""
+    whole, pieces = split
+    with mock.patch.object(_inflate, "MOST", most):
+        in_pieces = inflated(pieces)
+
+    assert in_pieces == inflated([whole])
 
 
 @given(made=compressed(), size=st.integers(1, 30), split=st.data())
