@@ -168,15 +168,25 @@ def test_end_of_the_look_up_ends_the_thread(adapter: VllmHttpAdapter, resolver: 
 
 
 def test_small_calls(adapter: VllmHttpAdapter, resolver: Resolver) -> None:
-    """Five seconds are five seconds, and close() does not wait for them."""
+    """Five seconds are five seconds."""
     with ThreadPoolExecutor() as pool, stopwatch() as watch:
         asking, measuring = pool.submit(adapter.health), pool.submit(adapter.metrics)
-        wait_until(lambda: resolver.asked == 2)
-        with stopwatch() as closing:
-            adapter.close(timeout=LIMIT)
         health, error = asking.result(5 + SOON), measuring.exception(5 + SOON)
 
-    assert closing.seconds < LIMIT + 1
     assert watch.seconds < 5 + SOON
     assert health.state is HealthState.UNHEALTHY
     assert isinstance(error, Timeout)
+
+
+def test_close_wakes_small_calls(adapter: VllmHttpAdapter, resolver: Resolver) -> None:
+    """Their callers go at once; the threads stay in the look-up."""
+    with ThreadPoolExecutor(2) as pool, stopwatch() as watch:
+        measuring, counting = pool.submit(adapter.metrics), pool.submit(adapter.tokenize, "Hello")
+        wait_until(lambda: resolver.asked == 2)
+
+        adapter.close(timeout=0)
+
+        errors = [measuring.exception(SOON), counting.exception(SOON)]
+
+    assert [type(error) for error in errors] == [AdapterClosed, AdapterClosed]
+    assert watch.seconds < SOON / 2

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 from ._connections import Exchange
 from ._errors import AdapterClosed, WorkerError, unforeseen
@@ -19,6 +20,9 @@ from ._transport_errors import StaleConnection
 
 Send = Callable[[Exchange, float], bytes]
 """Sends a request on an exchange, given the seconds to connect in; returns the document."""
+
+
+_Answers: TypeAlias = "queue.SimpleQueue[bytes | Exception]"
 
 
 class Late(Exception):
@@ -44,7 +48,7 @@ class Asker:
     def _forget_in_child(self) -> None:
         """After a fork: the parent's questions are not here."""
         self._lock = threading.RLock()
-        self._live: dict[threading.Thread, Exchange] = {}
+        self._live: dict[threading.Thread, tuple[Exchange, _Answers]] = {}
         # Not an Event: a signal handler that closes may run in the midst of a wait, and a
         # queue's put alone can be called there.
         self._closing: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -107,18 +111,19 @@ class Asker:
             self.closed = True
             self._closing.put(None)
             live = list(self._live.items())
-        for _, exchange in live:
+        for _, (exchange, answers) in live:
             exchange.abort()
+            answers.put(_closed())  # the caller goes, though its thread may hang in a look-up
         for thread, _ in live:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _ask(self, name: str, send: Send, until: float) -> bytes:
         exchange = Exchange()
-        answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+        answers: _Answers = queue.SimpleQueue()
         with self._lock:
             self._check_open()
             thread = start_thread(name, self._fetch, exchange, send, until, answers)
-            self._live[thread] = exchange
+            self._live[thread] = exchange, answers
         try:
             answer = _take(answers, until)
         finally:
@@ -132,7 +137,7 @@ class Asker:
         exchange: Exchange,
         send: Send,
         until: float,
-        answers: queue.SimpleQueue[bytes | Exception],
+        answers: _Answers,
     ) -> None:
         """The body of a question's thread."""
         # A second more than the caller waits: when all time is used up, that is what is told.
@@ -153,7 +158,7 @@ class Asker:
 
     def _told(self, failure: Exception) -> WorkerError:
         if self.closed:
-            return AdapterClosed("the adapter was closed")
+            return _closed()
         return failure if isinstance(failure, WorkerError) else unforeseen(failure)
 
     def _check_open(self) -> None:
@@ -161,7 +166,11 @@ class Asker:
             raise AdapterClosed("the adapter is closed")
 
 
-def _take(answers: queue.SimpleQueue[bytes | Exception], until: float) -> bytes | Exception:
+def _closed() -> AdapterClosed:
+    return AdapterClosed("the adapter was closed")
+
+
+def _take(answers: _Answers, until: float) -> bytes | Exception:
     """The answer of the thread.
 
     Raises:

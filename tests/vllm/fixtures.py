@@ -17,6 +17,10 @@ from .recipe import prepare
 from .server import Server, free_port, serving
 
 
+# What vLLM does or tells only when asked; none of it changes an answer that does not ask.
+FLAGS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+FLAGS += ["--enable-per-request-metrics", "--enable-prompt-tokens-details"]
+
 MEASURED = pytest.StashKey[list[str]]()
 
 
@@ -32,7 +36,8 @@ def living_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
             if not servers or servers[-1].process.poll() is not None:
                 stack.close()  # what is left of the dead one
                 log: Path = tmp_path_factory.mktemp("vllm") / "server.log"
-                servers.append(stack.enter_context(serving(installation, free_port(), log=log)))
+                server = serving(installation, free_port(), FLAGS, log)
+                servers.append(stack.enter_context(server))
             return servers[-1]
 
         yield living

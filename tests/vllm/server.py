@@ -73,7 +73,9 @@ class Server:
             )
 
     def wait_until_ready(self) -> None:
-        """Return when /health says 200: until then vLLM refuses every connection.
+        """Return when the model is listed: until then vLLM refuses every connection.
+
+        By the model, since another test's engine may have got the port meanwhile.
 
         Raises:
             ServerError: It died, or is not ready after five minutes.
@@ -81,7 +83,7 @@ class Server:
         give_up = time.monotonic() + START
         while time.monotonic() < give_up:
             with contextlib.suppress(OSError):
-                if self.ask("GET", "/health")[0] == 200:
+                if MODEL.encode() in self.ask("GET", "/v1/models")[1]:
                     return
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self.process.wait(timeout=0.5)
