@@ -97,6 +97,16 @@ def test_call_that_is_no_json_object_is_not_complete(arguments: str) -> None:
         one.parsed()
 
 
+def test_call_that_was_cut_behind_its_name_is_not_complete() -> None:
+    """vLLM 0.32 makes up an empty object for it; a call without arguments is another matter."""
+    cut, whole = decoder(), decoder()
+    cut.feed(delta(tool_calls=[call(0, "{}", name="f")]) + delta("length") + DONE)
+    whole.feed(delta(tool_calls=[call(0, "{}", name="f")]) + delta("tool_calls") + DONE)
+
+    assert [one.complete for one in cut.choices[0].tool_calls] == [False]
+    assert [one.complete for one in whole.choices[0].tool_calls] == [True]
+
+
 @given(st.dictionaries(st.text(), st.integers() | st.text(), max_size=3), st.data())
 def test_arguments_are_complete_with_their_last_character(value: Any, data: st.DataObject) -> None:
     """However they are cut into pieces, and not before."""

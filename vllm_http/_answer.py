@@ -102,9 +102,10 @@ class ToolCall:
         self.name = self.name or delta.name or ""
         self.arguments += delta.arguments
 
-    def _so_far(self) -> ToolCall:
+    def _so_far(self, finish_reason: str | None = None) -> ToolCall:
         """A copy, with `complete` as it is now."""
-        complete = True
+        # vLLM 0.32 makes up "{}" for a call that max_tokens cuts just behind its name.
+        complete = finish_reason != "length" or self.arguments != "{}"
         try:
             self.parsed()
         except (ValueError, RecursionError):

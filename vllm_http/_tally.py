@@ -60,7 +60,7 @@ class _ChoiceTally:
             number,
             self.finish_reason,
             self.stop_reason,
-            tool_calls=[calls[index]._so_far() for index in sorted(calls)],
+            tool_calls=[calls[index]._so_far(self.finish_reason) for index in sorted(calls)],
             prompt_token_ids=self.prompt_token_ids or first.prompt_token_ids,
             prompt_logprobs=prompt_logprobs_of(prompt_logprobs) if prompt_logprobs else None,
         )

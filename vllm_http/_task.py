@@ -163,8 +163,8 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
                 "logprob_token_ids: it needs logprobs",
             ),
             (
-                self.add_generation_prompt and self.continue_final_message,
-                "add_generation_prompt, continue_final_message: both are True; at most one may be",
+                self.continue_final_message and self.add_generation_prompt is not False,
+                "continue_final_message: it needs add_generation_prompt=False",
             ),
             (
                 self.tool_choice not in (None, "none") and not self.tools,

@@ -42,7 +42,8 @@ class InputFields:
         tools: Chat only: the functions that the model may call.
         tool_choice: Chat only: ``"none"``, ``"auto"``, ``"required"``, or
             ``{"type": "function", "function": {"name": ...}}``. The server needs a parser
-            (``--tool-call-parser``, and ``--enable-auto-tool-choice`` for ``"auto"``).
+            (``--tool-call-parser``, and ``--enable-auto-tool-choice`` for ``"auto"``). A function
+            that is not ``"strict": True`` may be given arguments that are no JSON object.
         parallel_tool_calls: Chat only: False keeps the first call only.
         reasoning_effort: Chat only: as the model's template knows it, such as ``"low"``.
         add_generation_prompt: Chat only: False leaves out the opening of the answer.
@@ -79,7 +80,7 @@ class InputFields:
     reasoning_effort: str | None = sent(text, only="chat")
     add_generation_prompt: bool | None = sent(flag, only="chat")
     continue_final_message: bool | None = sent(flag, only="chat")
-    documents: list[dict[str, Any]] | None = sent(each(mapping), only="chat")
+    documents: list[dict[str, Any]] | None = sent(each(mapping, least=0), only="chat")
     chat_template: str | None = sent(text, only="chat")
     chat_template_kwargs: dict[str, Any] | None = sent(mapping, only="chat")
     media_io_kwargs: dict[str, Any] | None = sent(mapping, only="chat")
