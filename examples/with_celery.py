@@ -88,7 +88,7 @@ def running(
     try:
         yield process
     finally:
-        return
+        process.terminate()
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
