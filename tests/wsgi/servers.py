@@ -161,20 +161,36 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
 @contextmanager
 def serving(kind: Kind, folder: Path, *options: str) -> Iterator[Served]:
     """Run a server on a free port, with an engine behind it; both are gone afterwards."""
+    # An idle connection would outlive the test that it was for.
+    with (
+        FakeEngine(keep_alive=0.1) as engine,
+        running(kind, folder, *options, VLLM_HTTP_TEST_ENGINE=engine.url) as (process, port),
+    ):
+        yield Served(kind, engine, process, port)
+
+
+@contextmanager
+def running(
+    kind: Kind, folder: Path, *options: str, **environ: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a server on a free port; it is gone afterwards."""
     need(kind.module, on_ci=kind.on_ci)
     port = _free_port()
-    # An idle connection would outlive the test that it was for.
-    with FakeEngine(keep_alive=0.1) as engine, (folder / "log").open("wb") as log:
-        # Without coverage, which hangs Apache: all that the servers run is measured without them.
-        environ = {name: v for name, v in os.environ.items() if not name.startswith("COVERAGE_")}
-        environ["VLLM_HTTP_TEST_ENGINE"] = engine.url
-        command = [*kind.command(port, folder), *options]
+    # Without coverage, which hangs Apache: all that the servers run is measured without them.
+    inherited = {name: v for name, v in os.environ.items() if not name.startswith("COVERAGE_")}
+    command = [*kind.command(port, folder), *options]
+    with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=HERE, env=environ, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=HERE,
+            env=inherited | environ,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         try:
             wait_until(functools.partial(_answers, port, process), START)
-            yield Served(kind, engine, process, port)
+            yield process, port
         finally:
             stop(process)
 
