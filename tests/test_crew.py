@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -117,3 +119,21 @@ def test_no_thread_is_to_be_had(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> 
     crew.run(done.set)
 
     assert done.wait(SOON)
+
+
+class Thing:
+    """What a job holds."""
+
+
+def test_job_is_let_go_when_it_is_done(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for the next one keeps nothing of it alive: a task, its prompt."""
+    monkeypatch.setattr(_crew, "_KEPT", 60.0)
+    things = [Thing(), Thing()]
+    kept = [weakref.ref(thing) for thing in things]
+    done = [threading.Event(), threading.Event()]
+
+    for event in done:
+        crew.run(functools.partial(lambda event, thing: event.set(), event, things.pop()))
+        assert event.wait(SOON)
+
+    wait_until(lambda: [ref() for ref in kept] == [None, None])

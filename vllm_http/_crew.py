@@ -49,10 +49,12 @@ class Crew:
                 self._idle -= 1
                 self._jobs.put(job)
             else:
-                self._threads.add(start_thread("worker", self._work, job))
+                # In a list, to be taken out: a thread keeps its arguments for as long as it lives.
+                self._threads.add(start_thread("worker", self._work, [job]))
 
-    def _work(self, job: Job | None) -> None:
+    def _work(self, first: list[Job]) -> None:
         """A thread's body."""
+        job: Job | None = first.pop()
         while job is not None:
             job()
             del job  # it may hold the last reference to the adapter
@@ -65,14 +67,16 @@ class Crew:
             if self._closed or self._idle == _MOST_IDLE:
                 return None
             self._idle += 1
-        try:
-            return self._jobs.get(timeout=_KEPT)
-        except queue.Empty:
-            with self._lock:
-                if self._idle:
-                    self._idle -= 1
-                    return None
-        return self._jobs.get()  # promised in this very moment
+        while True:
+            try:
+                return self._jobs.get(timeout=_KEPT)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle:
+                        self._idle -= 1
+                        return None
+            # Promised in this very moment. A thread that has just become idle may take it first,
+            # and this one then leaves in its place.
 
     def close(self, timeout: float) -> None:
         """Let the threads go as they finish, and wait for them, at most so many seconds."""
