@@ -226,7 +226,7 @@ def _is_picture(source: object) -> TypeGuard[Picture]:
     )
 
 
-def _png(image: Any) -> memoryview:
+def _png(image: Any) -> bytes:
     file = io.BytesIO()
     try:
         exif: Any = getattr(image, "getexif", dict)()
@@ -242,5 +242,5 @@ def _png(image: Any) -> memoryview:
     except Exception as failure:  # Pillow reads files late, and each format fails in its own way
         why = type(failure).__name__
     else:
-        return file.getbuffer()
+        return file.getvalue()
     raise InvalidRequest(f"source: the image cannot be written as PNG: {why}")
