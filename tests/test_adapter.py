@@ -15,6 +15,7 @@ from vllm_http import (
     VllmHttpAdapter,
     WorkerAdapter,
 )
+from vllm_http._run import Run
 from vllm_http.testing import FakeEngine, Stall, Status, Text, Tokens, Wait
 
 
@@ -208,3 +209,22 @@ def test_echoed_key_is_redacted(engine: FakeEngine) -> None:
     assert isinstance(error, InvalidRequest)
     assert error.code == "UPSTREAM_AUTH"
     assert "very-secret" not in f"{error} {error!r} {error.to_dict()}"
+
+
+def test_end_makes_room_at_once(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has seen the End may submit again, under the same job_id too."""
+    left = threading.Event()
+    with VllmHttpAdapter(engine.url, max_concurrency=1, max_pending=0) as adapter:
+        leave = adapter._slots.leave
+
+        def leave_late(run: Run) -> None:
+            left.wait(SOON)
+            leave(run)
+
+        monkeypatch.setattr(adapter._slots, "leave", leave_late)
+        assert adapter.submit(a_task(job_id="job")).result(timeout=SOON).error is None
+
+        second = adapter.submit(a_task(job_id="job"))
+
+        left.set()
+        assert second.result(timeout=SOON).error is None

@@ -64,10 +64,13 @@ class Slots:
 
     def _check(self, run: Run) -> None:
         self.check_open()
-        if run.job_id in self._live:
+        # What is over counts no more: its End is seen a moment before it leaves.
+        known = self._live.get(run.job_id)
+        if known is not None and not known.over:
             raise InvalidRequest(f"job_id: {shown(run.job_id)} is live already", job_id=run.job_id)
         # By tasks that live: one that runs outlives its stream by the end of its body.
-        if len(self._live) >= self._max_concurrency + self._max_pending:
+        room = self._max_concurrency + self._max_pending
+        if len(self._live) >= room and sum(not one.over for one in self._live.values()) >= room:
             raise CapacityExceeded(
                 f"max_concurrency {self._max_concurrency} tasks run and "
                 f"max_pending {self._max_pending} wait",
