@@ -18,8 +18,8 @@ from ._version import EngineVersion
 class Calls:
     """The calls of an adapter. They block; any thread may make them, beside tasks and each other.
 
-    Those about the engine (`health`, `props`, `engine_version`, `models`, `metrics`) answer within
-    five seconds and try nothing again.
+    Those about the engine (`health`, `props`, `engine_version`, `models`, `metrics`) wait five
+    seconds at most for it, and try nothing again.
 
     Those of the engine (`embed`, `score`, `rerank`, `tokenize`, `detokenize`) have the errors of a
     task by the same statuses, and its retries: nothing has come before the whole answer is there.
@@ -206,6 +206,8 @@ class Calls:
 
     def metrics(self) -> EngineMetrics:
         """The engine's own load figures, from /metrics.
+
+        To read them is work of the calling thread: 50 ms for a busy vLLM's.
 
         Raises:
             WorkerError: It did not answer within five seconds, or not with metrics.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._engine import EngineMetrics
-from ._errors import StreamingError, Timeout
+from ._errors import StreamingError
 
 
 # field: (how data-parallel engines add up, vLLM's names for it, newest first)
@@ -41,16 +40,15 @@ _MAX_LINE = 16384
 """Characters; the parser takes a time that grows with the square of a line's length."""
 
 
-def read_metrics(text: str, until: float = math.inf) -> EngineMetrics:
+def read_metrics(text: str) -> EngineMetrics:
     """The figures of a Prometheus exposition (text format 0.0.4 or 1.0.0).
 
-    Args:
-        text: The exposition.
-        until: When to give up, by time.monotonic().
+    Its length bounds the time that this takes: 50 ms for a busy vLLM's, 2 s at worst for the most
+    that the transport lets through. A clock here once turned figures that had come in time into a
+    Timeout, when the machine stood still for a moment.
 
     Raises:
         StreamingError: It is not one.
-        Timeout: It was not read in time.
     """
     # A third of this package's import time, for one call in a thousand.
     from prometheus_client.parser import text_fd_to_metric_families
@@ -58,7 +56,7 @@ def read_metrics(text: str, until: float = math.inf) -> EngineMetrics:
     samples: dict[str, list[float]] = {}
     accepted: Counter[str] = Counter()
     try:
-        lines: Any = _lines(text, until)  # it takes any iterable
+        lines: Any = _lines(text)  # it takes any iterable
         for family in text_fd_to_metric_families(lines):
             for sample in family.samples:
                 if not math.isfinite(sample.value):
@@ -76,13 +74,10 @@ def read_metrics(text: str, until: float = math.inf) -> EngineMetrics:
     )
 
 
-def _lines(text: str, until: float) -> Iterator[str]:
-    """The lines, as long as there is time."""
+def _lines(text: str) -> Iterator[str]:
     for line in io.StringIO(text):
         if len(line) > _MAX_LINE:
             raise ValueError("a line too long")
-        if time.monotonic() > until:
-            raise Timeout("/metrics: too much to be read in time", phase="first_token")
         yield line
 
 

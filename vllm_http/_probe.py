@@ -60,9 +60,8 @@ class Probe:
 
     def metrics(self) -> EngineMetrics:
         """See `VllmHttpAdapter.metrics`."""
-        until = time.monotonic() + WITHIN
-        text = self._get("/metrics", until)
-        return read_metrics(text.decode("utf-8", "replace"), until)
+        text = self._get("/metrics", time.monotonic() + WITHIN)
+        return read_metrics(text.decode("utf-8", "replace"))
 
     def version(self, until: float | None = None) -> str:
         """What /version says.
