@@ -30,6 +30,7 @@ from vllm_http import (
     EngineUnavailable,
     StreamingError,
     VllmHttpAdapter,
+    _connections,
 )
 from vllm_http.testing import (
     Cut,
@@ -257,15 +258,31 @@ def test_only_one_free_retry(engine: FakeEngine) -> None:
     assert sent(engine) == 2
 
 
-def test_old_idle_connections_are_not_used() -> None:
-    """After more than four idle seconds a new connection is made, before vLLM drops the old."""
-    with FakeEngine(keep_alive=60) as engine, VllmHttpAdapter(engine.url, retry=ONCE) as adapter:
-        assert adapter.submit(a_task()).result(timeout=SOON).error is None
-        before = engine.connections
-        threading.Event().wait(4.5)
+def test_old_idle_connections_are_not_used(
+    engine: FakeEngine, adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After four idle seconds a new connection is made, before vLLM drops the old after five."""
+    assert _connections.MAX_IDLE == 4
+    monkeypatch.setattr(_connections, "MAX_IDLE", 0.2)
+    for idle in (0.0, 0.3):
+        threading.Event().wait(idle)
         assert adapter.submit(a_task()).result(timeout=SOON).error is None
 
-        assert connections(engine)[1] > before
+    first, second = connections(engine)
+    assert first != second
+
+
+def test_old_busy_connections_are_not_used(
+    engine: FakeEngine, adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However busy, a connection ends: a name that has new addresses is looked up again."""
+    monkeypatch.setattr(_connections, "MAX_AGE", 0.3)
+
+    def used_and_replaced() -> bool:
+        assert adapter.submit(a_task()).result(timeout=SOON).error is None
+        return 1 < len(set(connections(engine))) < sent(engine)
+
+    wait_until(used_and_replaced)
 
 
 def test_many_in_parallel(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:

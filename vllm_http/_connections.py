@@ -23,6 +23,10 @@ from ._chunked import BulkResponse
 MAX_IDLE = 4.0
 """Seconds after which an idle connection is not used again: vLLM 0.32 drops them after 5.00."""
 
+MAX_AGE = 300.0
+"""Seconds after which a connection gets no more requests, however busy: only a new one looks the
+name up again, and finds the engines that have come up behind it since."""
+
 
 class Aborted(Exception):
     """The exchange was aborted before its request went out."""
@@ -148,6 +152,7 @@ class _Abortable:
     # class to see its own requests. What we send is not for its outputs.
     debuglevel = 0
     exchange: Exchange | None = None
+    made_at = 0.0
     idle_since = 0.0
     sock: Any
     timeout: float | None
@@ -155,6 +160,7 @@ class _Abortable:
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
+        self.made_at = time.monotonic()
         self._attach(reused=False)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
@@ -236,7 +242,8 @@ class _Pool:
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
         exchange = _exchange()
-        too_old = time.monotonic() - connection.idle_since > MAX_IDLE
+        now = time.monotonic()
+        too_old = now - connection.idle_since > MAX_IDLE or now - connection.made_at > MAX_AGE
         if connection.sock is not None and (too_old or (exchange is not None and exchange.fresh)):
             connection.close()
         return connection
