@@ -47,6 +47,22 @@ def test_only_so_many_run_and_wait(engine: FakeEngine, gate: threading.Event) ->
     assert caught.value.status is None
 
 
+def test_tasks_are_counted(engine: FakeEngine, gate: threading.Event) -> None:
+    """A service can tell how many streams it holds, and sees them all gone in the end."""
+    engine.script(Wait(gate), *answer("a"))
+    with VllmHttpAdapter(engine.url, max_concurrency=1) as adapter:
+        assert (adapter.running, adapter.waiting) == (0, 0)
+        streams = [adapter.submit(a_task()) for _ in range(3)]
+        assert (adapter.running, adapter.waiting) == (1, 2)
+
+        streams[1].cancel()
+        assert (adapter.running, adapter.waiting) == (1, 1)
+
+        gate.set()
+        assert streams[2].result(timeout=SOON).error is None
+        wait_until(lambda: (adapter.running, adapter.waiting) == (0, 0))
+
+
 def test_no_pending_at_all(engine: FakeEngine) -> None:
     """With max_pending=0 a task runs now or not at all."""
     engine.script(Stall())

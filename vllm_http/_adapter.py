@@ -210,6 +210,19 @@ class VllmHttpAdapter(Calls):
         self._version.expect(run.announce)
         self._slots.admit(run)
 
+    @property
+    def running(self) -> int:
+        """Tasks of this adapter that run, of `max_concurrency`. Any thread may ask.
+
+        A task counts until its connection is free again, a moment after its last event.
+        """
+        return self._slots.running
+
+    @property
+    def waiting(self) -> int:
+        """Tasks of this adapter that wait to run, of `max_pending`. Any thread may ask."""
+        return self._slots.waiting
+
     def cancel(self, job_id: str) -> None:
         """End a task as `TokenStream.cancel` does; unknown and finished ids are fine.
 

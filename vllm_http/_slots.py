@@ -45,6 +45,16 @@ class Slots:
         self._running: set[Run] = set()
         self._crew._forget_in_child()
 
+    @property
+    def running(self) -> int:
+        """Tasks that hold a place."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for one."""
+        return len(self._waiting)
+
     def admit(self, run: Run) -> None:
         """Give the task a thread, or let it wait for one.
 
