@@ -64,10 +64,10 @@ class EngineVersion:
             if self._asker is not None:
                 self._listeners.append(listener)
             elif time.monotonic() - self._asked_at >= ASK_AGAIN:
-                self._listeners.append(listener)
                 self._asked_at = time.monotonic()
                 with contextlib.suppress(CapacityExceeded):  # then it stays unknown for now
                     self._asker = start_thread("version", self._learn_and_tell)
+                    self._listeners.append(listener)
 
     def join(self, timeout: float) -> None:
         """Wait so many seconds for whoever is asking."""
