@@ -132,6 +132,7 @@ def test_engine_that_tells_less(changes: dict[str, Any]) -> None:
         vectors_answer(base64.b64encode(b"five!").decode()),
         vectors_answer(["1", "2"]),
         vectors_answer([[1.0]]),
+        vectors_answer([10**400]),
         vectors_answer(None),
         vectors_answer(data=None),
         vectors_answer(data=[{"index": 1, "embedding": encoded(THREE)}]),

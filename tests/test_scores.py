@@ -75,6 +75,8 @@ def test_scores_are_put_into_the_order_of_the_documents() -> None:
         scores(scored(0, 0.5), scored(1, "0.5")),
         scores(scored(0, 0.5), scored(1, True)),
         scores(scored(0, 0.5), scored(1, None)),
+        scores(scored(0, 0.5), scored(1, 0.5), scored(1, 0.4)),
+        scores(scored(0, 0.5), scored(1, 10**400)),
     ],
 )
 def test_scores_that_do_not_fit(body: Any) -> None:
@@ -141,6 +143,7 @@ def test_documents_are_our_own() -> None:
         Ranked(2, 0.1, "a dog"),
     ]
     assert Ranked.from_json(found[0].to_json()) == found[0]
+    assert "capital" not in repr(found)  # nor is it shown, as no prompt is
 
 
 @pytest.mark.parametrize(
@@ -152,6 +155,8 @@ def test_documents_are_our_own() -> None:
         ranks(ranked(0, 1.0), ranked(-1, 0.5)),
         ranks(ranked(0, 1.0), ranked(0, 0.5)),
         ranks(ranked(0, 1.0), ranked(1, None)),
+        ranks(ranked(0, 1.0), ranked(1, 0.5), ranked(1, 0.4)),
+        ranks(ranked(0, 1.0), ranked(1, 10**400)),
         ranks(ranked(0, 1.0), ranked(1, 0.5), ranked(2, 0.1)),
     ],
 )

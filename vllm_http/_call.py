@@ -24,6 +24,9 @@ from ._transport_documents import MAX_ANSWER_BYTES
 
 T = TypeVar("T")
 
+_OF_ANOTHER_SHAPE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a reader of JSON raises when it meets another shape, or a number beyond a float's range."""
+
 _LONGEST = 10**9  # seconds, as for `Timeouts`
 
 
@@ -35,7 +38,7 @@ class Question(Generic[T]):
         path: Below the base URL.
         fields: Of the JSON body; None means: not sent.
         read: Makes a value of the answer's JSON. What it raises for JSON of another shape
-            (KeyError, IndexError, TypeError, ValueError, AttributeError) is caught.
+            (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) is caught.
     """
 
     path: str
@@ -148,7 +151,7 @@ def _body_of(question: Question[T], extra_body: Mapping[str, Any]) -> bytes:
 def _read(question: Question[T], document: bytes) -> T:
     try:
         return question.read(json.loads(document))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
+    except (*_OF_ANOTHER_SHAPE, RecursionError):
         message = f"{question.path}: the engine's answer has not the form that was asked for"
     # Outside of the block: what was caught may hold the answer.
     raise StreamingError(message, retriable=False)

@@ -65,7 +65,7 @@ class EngineProps(Value):
         supports_streaming: Always True.
         supports_sessions: Always False: vLLM keeps no session; `session_id` is for affinity.
         max_batch_size: None: vLLM does not tell.
-        models: The ids of the models it serves.
+        models: The ids of the models it serves, LoRA adapters included.
         max_model_len: The context length of the first model, in tokens, if told.
     """
 

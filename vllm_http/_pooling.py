@@ -6,7 +6,7 @@ import base64
 import sys
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ._call import Question
@@ -23,12 +23,13 @@ class Embeddings(Value):
     """What `VllmHttpAdapter.embed` returns.
 
     Attributes:
-        vectors: One for each input, in the order of the inputs. The numbers are 32-bit floats.
+        vectors: One for each input, in the order of the inputs. The numbers are 32-bit floats, as
+            the engine made them: also a NaN, where it made one.
         model: The model that made them, as the engine names it.
         tokens_in: Tokens of all inputs together, counted by the engine; None if it does not tell.
     """
 
-    vectors: list[list[float]]
+    vectors: list[list[float]] = field(repr=False)  # hundreds of thousands of numbers
     model: str | None = None
     tokens_in: int | None = None
 
@@ -45,7 +46,7 @@ class Ranked(Value):
 
     index: int
     score: float
-    document: str
+    document: str = field(repr=False)  # the caller's, as a prompt is
 
 
 def embedding(input: object, model: str | None, dimensions: int | None) -> Question[Embeddings]:
@@ -166,14 +167,14 @@ def _check_model(model: object) -> None:
 def _in_order(entries: Any, count: int, read: Callable[[Any], T]) -> list[T]:
     """What the entries hold, each at its index."""
     found = {entry["index"]: read(entry) for entry in entries}
-    if len(found) != count:
+    if not len(found) == len(entries) == count:
         raise ValueError
     return [found[index] for index in range(count)]
 
 
 def _ranked(entries: Any, documents: list[str], count: int) -> list[Ranked]:
     scores = {entry["index"]: _float(entry["relevance_score"]) for entry in entries}
-    if len(scores) != count or not scores.keys() <= set(range(len(documents))):
+    if not len(scores) == len(entries) == count or not scores.keys() <= set(range(len(documents))):
         raise ValueError
     best = sorted(scores, key=lambda index: -scores[index])
     return [Ranked(index, scores[index], documents[index]) for index in best]
