@@ -52,6 +52,13 @@ def test_fingerprint_is_the_one_others_compute(secret: str, fp6: str) -> None:
         (f"password={KEY}", f"password={MASK}"),
         (f"http://{KEY}@host/", f"http://{MASK}@host/"),
         (f"socks5h://{KEY}@host:1", f"socks5h://{MASK}@host:1"),
+        (
+            f"https://b/a.png?a=1&X-Amz-Signature={KEY}",
+            f"https://b/a.png?a=1&X-Amz-Signature={MASK}",
+        ),
+        (f"(https://b/a.png?sv=1&sig={KEY})", f"(https://b/a.png?sv=1&sig={MASK})"),
+        (f"?X-Goog-Credential={KEY}&b=1", f"?X-Goog-Credential={MASK}&b=1"),
+        (f"?x-amz-security-token={KEY}&b", f"?x-amz-security-token={MASK}&b"),
     ],
 )
 def test_a_secret_becomes_its_fingerprint(text: str, expected: str) -> None:

@@ -31,6 +31,11 @@ _PATTERNS = (
         rf"(?P<keep>(?<![a-z0-9]){_NAMES}{_QUOTE}\s*[:=]\s*{_QUOTE})(?P<secret>{_VALUE})",
         re.IGNORECASE,
     ),
+    # What makes a presigned URL a key: vLLM quotes the URL that it could not fetch.
+    re.compile(
+        rf"(?P<keep>[?&](?:[\w.-]{{0,64}}[-_.])?(?:sig|signature|credential)=)(?P<secret>{_VALUE})",
+        re.IGNORECASE,
+    ),
     re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]{0,30}://)(?P<secret>[^\s/\"']+)(?=@)", re.IGNORECASE),
     re.compile(r"(?P<keep>)(?P<secret>\bsk-[A-Za-z0-9_-]{6,})"),
 )
