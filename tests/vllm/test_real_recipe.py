@@ -76,3 +76,15 @@ def test_a_missing_cpu_build_of_torch_says_what_to_give_pip(
 
     with pytest.raises(recipe.RecipeError, match=r"VLLM_PIP_ARGS='--extra-index-url https://"):
         recipe.build_venv(tmp_path / "venv")
+
+
+@pytest.mark.parametrize("kind", ["pictures", "sounds"])
+def test_a_media_model_is_the_same_each_time(tmp_path: Path, kind: str) -> None:
+    """Made anew, it is the one in the cache; if not, that one is older than make_media_model.py."""
+    text = recipe.prepare()
+    cached = {"pictures": recipe.prepare_pictures, "sounds": recipe.prepare_sounds}[kind]().model
+
+    recipe.build_media_model(kind, tmp_path / kind, text)
+
+    made = {path.name: path.read_bytes() for path in (tmp_path / kind).iterdir()}
+    assert {name for name in made if made[name] != (cached / name).read_bytes()} == set()
