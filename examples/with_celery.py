@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 from vllm_http.testing import FakeEngine
@@ -38,8 +37,10 @@ def main() -> int:
     if not sys.argv[1:]:
         sys.exit(__doc__)
     script = Path(sys.argv[1])
+    stops: list[int] = []
     for number in STOP_SIGNALS:
-        signal.signal(number, stop)
+        # An exception here would lose a process that has just begun, so it is only written down.
+        signal.signal(number, lambda number, frame: stops.append(number))
     with ExitStack() as around:
         if "REDIS_URL" not in os.environ:
             os.environ["REDIS_URL"] = around.enter_context(own_redis())
@@ -53,17 +54,12 @@ def main() -> int:
         worker = around.enter_context(running(command, sys.stderr, cwd=script.parent))
         program = around.enter_context(running([sys.executable, *sys.argv[1:]], sys.stdout))
         while program.poll() is None:
+            if stops:
+                return 128 + stops[0]
             if worker.poll() is not None:
                 sys.exit("the worker has ended, and the script would wait for ever")
             time.sleep(0.1)
         return program.returncode
-
-
-def stop(number: int, frame: FrameType | None) -> None:
-    """Leave all blocks, in good order; a second signal must not cut that short."""
-    for each in STOP_SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    sys.exit(128 + number)
 
 
 @contextmanager

@@ -87,6 +87,31 @@ class Page:
         except AssertionError:
             assert self.shows(kind) == list(texts)
 
+    def wait_for_more(self) -> None:
+        """Wait until the last answer is longer than now."""
+        known = "".join(self.shows("answer")[-1:])
+        wait_until(lambda: len("".join(self.shows("answer")[-1:])) > len(known), START)
+
+    def watch(self) -> None:
+        """Note each text of the last answer from now on, until the page is loaded again."""
+        script = """
+            window.watched = [];
+            const last = () => [...document.getElementsByClassName("answer")].at(-1);
+            const note = () => watched.push(last().innerText);
+            const what = {childList: true, subtree: true, characterData: true};
+            new MutationObserver(note).observe(document.getElementById("turns"), what);
+        """
+        self._driver.execute_script(script)
+
+    def watched(self) -> list[str]:
+        """What `watch` has noted; fails if the page was loaded again."""
+        texts: list[str] = self._driver.execute_script("return watched")
+        return texts
+
+    def leave(self) -> None:
+        """Show nothing: the page asks its server for nothing any more."""
+        self._driver.get("about:blank")
+
     def can(self, button: str) -> bool:
         """Whether a button may be pressed: "send", "stop"."""
         enabled: bool = self._driver.find_element("id", button).is_enabled()

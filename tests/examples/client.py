@@ -36,6 +36,13 @@ def post(port: int, path: str, body: Any = None) -> Reply:
         connection.close()
 
 
+def ask(port: int, question: str) -> str:
+    """Ask a chat, and return the path of the answer."""
+    reply = post(port, "/answers", {"question": question, "turns": []})
+    assert reply.status == 200, reply
+    return f"/answers/{json.loads(reply.text)['answer']}"
+
+
 class Reader:
     """Follows one response, and leaves when its block ends.
 

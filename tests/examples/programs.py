@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,10 @@ class Program:
     def wait(self, timeout: float = START) -> int:
         """Its exit code, when it ends."""
         return self.process.wait(timeout)
+
+    def wait_without(self, pids: Collection[int]) -> None:
+        """Wait until these have ended, which it had started."""
+        wait_until(lambda: not set(pids) & set(self.family()), START)
 
     def wait_serving(self, port: int) -> None:
         """Wait until somebody listens there."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from examples.client import Reader, post
+from examples.client import Reader, ask, post
 from examples.conftest import CHAT, Chat
 from examples.programs import documented, free_port, on_port, running
 from support import answer
@@ -20,18 +19,11 @@ def port_of(chat: Chat) -> int:
     return port
 
 
-def asked(port: int, question: str) -> str:
-    """Ask, and return the path of the answer."""
-    reply = post(port, "/answers", {"question": question, "turns": []})
-    assert reply.status == 200, reply
-    return f"/answers/{json.loads(reply.text)['answer']}"
-
-
 def test_reader_who_was_cut_off(chat: Chat) -> None:
     """The browser's Last-Event-ID brings exactly what came after it."""
     chat.engine.script(*answer("Once", " upon", " a", " time"))
     port = port_of(chat)
-    path = asked(port, "Tell me a tale")
+    path = ask(port, "Tell me a tale")
     with Reader(port, path) as reader:
         events = reader.events()
 
@@ -49,7 +41,7 @@ def test_cancel_twice(chat: Chat) -> None:
     """An answer that is over, or was never there, can be cancelled as well."""
     port = port_of(chat)
     chat.engine.script(*answer("Once"))
-    path = asked(port, "Tell me a tale")
+    path = ask(port, "Tell me a tale")
     with Reader(port, path) as reader:
         reader.events()
 
@@ -66,7 +58,7 @@ def test_gunicorn_on_the_embedded_engine(tmp_path: Path) -> None:
     options = "--no-control-socket --graceful-timeout=1"
     with running(command, tmp_path, GUNICORN_CMD_ARGS=options) as program:
         program.wait_serving(port)
-        with Reader(port, asked(port, "Tell me a tale")) as reader:
+        with Reader(port, ask(port, "Tell me a tale")) as reader:
             assert reader.token() != ""
 
 
