@@ -43,7 +43,15 @@ class Probe:
         entries = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(entries, list):
             raise StreamingError("/v1/models: not a list of models", retriable=False)
-        return [_model(entry) for entry in entries if isinstance(entry, dict)]
+        # Each entry goes when its model is there: 2 MiB may hold 700,000 of them, which together
+        # took 200 MB.
+        models: list[Model] = []
+        entries.reverse()
+        while entries:
+            entry = entries.pop()
+            if isinstance(entry, dict):
+                models.append(_model(entry))
+        return models
 
     def props(self, known_version: str) -> EngineProps:
         """See `VllmHttpAdapter.props`."""
