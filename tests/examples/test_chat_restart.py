@@ -105,6 +105,13 @@ def asked(engine: FakeEngine, count: int = 0) -> list[ReceivedRequest]:
     return engine.wait_for_requests(count, timeout=10, path="/v1/chat/completions")
 
 
+def tell_half(page: Page, engine: FakeEngine, gate: threading.Event) -> None:
+    """Have an answer whose first word is on the page, and the rest behind the gate."""
+    engine.script(Text("Once"), Wait(gate), *answer(" upon", " a time"))
+    page.ask("Tell me a tale")
+    page.wait_for("answer", "Once")
+
+
 def check_growth(page: Page) -> None:
     """Check that nothing on the page was taken back, repeated or loaded again."""
     for before, after in pairwise(page.watched()):
@@ -141,9 +148,7 @@ def test_reload_of_gunicorn(
     page: Page, program: Program, engine: FakeEngine, gate: threading.Event
 ) -> None:
     """Its workers are replaced, each answer in the middle: the page goes to a new one."""
-    engine.script(Text("Once"), Wait(gate), *answer(" upon", " a time"))
-    page.ask("Tell me a tale")
-    page.wait_for("answer", "Once")
+    tell_half(page, engine, gate)
     old = set(program.family()) - {program.process.pid}
 
     program.process.send_signal(signal.SIGHUP)
@@ -159,9 +164,7 @@ def test_answer_that_ends_meanwhile(
     page: Page, web: Web, program: Program, engine: FakeEngine, gate: threading.Event
 ) -> None:
     """It is complete before anybody serves again, and the page gets the rest and the end."""
-    engine.script(Text("Once"), Wait(gate), *answer(" upon", " a time"))
-    page.ask("Tell me a tale")
-    page.wait_for("answer", "Once")
+    tell_half(page, engine, gate)
 
     end(program, signal.SIGKILL)
     gate.set()
@@ -233,9 +236,7 @@ def test_proxy_in_front(
     page: Page, web: Web, program: Program, engine: FakeEngine, gate: threading.Event
 ) -> None:
     """It says 502 while nobody serves, at which a browser gives up; the page does not."""
-    engine.script(Text("Once"), Wait(gate), *answer(" upon", " a time"))
-    page.ask("Tell me a tale")
-    page.wait_for("answer", "Once")
+    tell_half(page, engine, gate)
 
     end(program, signal.SIGKILL)
     refuse(web.port, times=3)
