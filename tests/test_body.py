@@ -169,7 +169,7 @@ def test_length_that_was_read_whole_has_ended() -> None:
     assert ends.body.read() == DATA
 
     assert ends.body.ended
-    assert ends.body.dont_block() is None
+    assert not ends.body.dont_block()
     assert ends.body.read_ready() == b""
     ends.close()
 

@@ -58,7 +58,7 @@ def test_idle_thread_takes_the_next_job(crew: Crew) -> None:
     ran_on: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
     crew.run(lambda: ran_on.put(threading.current_thread()))
     first = ran_on.get(timeout=SOON)
-    wait_until(lambda: crew._idle == 1)
+    wait_until(lambda: len(crew._idle) == 1)
 
     crew.run(lambda: ran_on.put(threading.current_thread()))
 
@@ -98,7 +98,7 @@ def test_close_lets_idle_threads_go() -> None:
     """At once, not after their moment."""
     crew = Crew()
     crew.run(lambda: None)
-    wait_until(lambda: crew._idle == 1)
+    wait_until(lambda: len(crew._idle) == 1)
 
     crew.close(SOON)
 

@@ -113,7 +113,7 @@ def test_close_while_a_thread_is_being_started(
     adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """close() in the moment between a thread's making and its start does not trip over it."""
-    start, closing = threading.Thread.start, threading.Event()
+    start, closing, closed = threading.Thread.start, threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     def close() -> None:
@@ -122,6 +122,7 @@ def test_close_while_a_thread_is_being_started(
             adapter.close()
         except RuntimeError as failure:
             failures.append(failure)
+        closed.set()
 
     closer = threading.Thread(target=close)
 
@@ -129,7 +130,7 @@ def test_close_while_a_thread_is_being_started(
         if self.name == "vllm_http-probe" and not closing.is_set():
             start(closer)
             closing.wait(SOON)
-            closer.join(0.2)  # time to find the thread, if it is to be found
+            closed.wait(0.2)  # time to find the thread, if it is to be found
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", close_and_start)

@@ -141,6 +141,7 @@ class Watched:
         self.near.setblocking(False)
         self.came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.left = threading.Event()
+        self.crashed_with: BaseException | None = None
         self.bell = _bell.Bell()
         self._reader = reader
 
@@ -159,6 +160,9 @@ class Watched:
 
     def leave(self) -> None:
         self.left.set()
+
+    def crash(self, failure: BaseException) -> None:
+        self.crashed_with = failure
 
     def close(self) -> None:
         self.near.close()

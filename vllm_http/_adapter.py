@@ -11,7 +11,6 @@ from ._bulk import map_tasks, stream_many
 from ._errors import AdapterClosed
 from ._events import Completion, TokenEvent
 from ._fork import tell_in_child
-from ._funnel import Port
 from ._gate import Gate
 from ._limits import check_id
 from ._options import (
@@ -32,6 +31,7 @@ from ._settings import Labels, RetryPolicy, Timeouts
 from ._slots import Slots
 from ._stream import TokenStream
 from ._task import TaskRequest
+from ._threads import deadline_in
 from ._transport_documents import DocumentTransport
 from ._transport_endpoint import Endpoint
 from ._worker import Worker
@@ -107,12 +107,12 @@ class VllmHttpAdapter(Calls):
         redact = Redactor(secrets_in(endpoint.headers, endpoint.proxies))
         self._transport = DocumentTransport(endpoint, redact)
         max_event_bytes = check_count("max_event_bytes", max_event_bytes, least=1)
-        self._reader = Reader()
-        self._worker = Worker(self._transport, self._reader, retry, max_event_bytes, redact)
+        super().__init__(self._transport, timeouts, retry)
+        self._worker = Worker(self._transport, self._version, retry, max_event_bytes, redact)
         self._slots = Slots(
             concurrency, check_count("max_pending", max_pending, least=0), self._worker.serve
         )
-        super().__init__(self._transport, timeouts, retry)
+        self._renew_reader()
         self._pid = os.getpid()
         tell_in_child(self)
 
@@ -129,10 +129,14 @@ class VllmHttpAdapter(Calls):
             AdapterClosed: `close` was called.
         """
         receiver = Receiver(self._queue_size)
-        run = self._run(task, timeouts, receiver)
+        run = self._prepare(task, receiver, timeouts)
         tell_in_child(receiver)
         stream = TokenStream(run, receiver)
-        self._admit(run)
+        try:
+            self._slots.admit(run)
+        except BaseException:  # also a signal handler's, after the engine may have it
+            run.abandon()
+            raise
         return stream
 
     def map(
@@ -154,7 +158,7 @@ class VllmHttpAdapter(Calls):
             InvalidRequest: `in_flight` is less than 1.
         """
         room = self._in_flight(in_flight)
-        return map_tasks(self._start_into, tasks, room, self._queue_size, ordered)
+        return map_tasks(self._prepare, self._slots.admit, tasks, room, self._queue_size, ordered)
 
     def stream_many(
         self, tasks: Iterable[TaskRequest], *, in_flight: int | None = None
@@ -174,26 +178,26 @@ class VllmHttpAdapter(Calls):
             InvalidRequest: `in_flight` is less than 1.
         """
         room = self._in_flight(in_flight)
-        return stream_many(self._start_into, tasks, room, self._queue_size)
+        return stream_many(self._prepare, self._slots.admit, tasks, room, self._queue_size)
 
     def _in_flight(self, wanted: int | None) -> int:
         if wanted is None:
             return self._max_concurrency
         return min(check_count("in_flight", wanted, least=1), self._max_concurrency)
 
-    def _start_into(self, task: TaskRequest, port: Port) -> Run:
-        run = self._run(task, None, port)
-        self._admit(run)
-        return run
+    def _prepare(self, task: TaskRequest, gate: Gate, timeouts: Timeouts | None = None) -> Run:
+        """The run of a task, for `Slots.admit`; nobody else knows of it yet.
 
-    def _run(self, task: TaskRequest, timeouts: Timeouts | None, gate: Gate) -> Run:
+        Raises:
+            InvalidRequest, CapacityExceeded, AdapterClosed: As `submit`.
+        """
         if os.getpid() != self._pid:  # forked past Python's at-fork hooks
             self._forget_in_child()
         check_type("task", task, TaskRequest)
         task.validate()
-        self._slots.check_open()
         timeouts = self._timeouts if timeouts is None else timeouts
         check_type("timeouts", timeouts, Timeouts)
+        self._slots.check_room(task.job_id)  # before its JSON is made, which may be large
         self._reader.start()
         return Run(
             task,
@@ -205,10 +209,6 @@ class VllmHttpAdapter(Calls):
             on_over=self._slots.leave,
             on_left=self._slots.release,
         )
-
-    def _admit(self, run: Run) -> None:
-        self._version.expect(run.announce)
-        self._slots.admit(run)
 
     @property
     def running(self) -> int:
@@ -236,10 +236,10 @@ class VllmHttpAdapter(Calls):
         """End all that runs with `AdapterClosed`, and wait for the threads. Idempotent.
 
         Args:
-            timeout: Seconds to wait at most. A thread inside a DNS look-up or a TCP connect is
-                left to finish it.
+            timeout: Seconds to wait at most; infinity for as long as it takes. A thread inside a
+                DNS look-up or a TCP connect is left to finish it.
         """
-        deadline = time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         for run in self._slots.close():
             run.fail(AdapterClosed("the adapter was closed"))
         self._asker.close(_left(deadline))
@@ -266,7 +266,10 @@ class VllmHttpAdapter(Calls):
         self._version._forget_in_child()
         self._transport._forget_in_child()
         self._reader._forget_in_child()
-        self._reader = self._worker.reader = Reader()
+        self._renew_reader()
+
+    def _renew_reader(self) -> None:
+        self._reader = self._worker.reader = self._slots.reader = Reader(self._slots.crash_all)
 
 
 def _left(deadline: float) -> float:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from ._connections import Exchange
 from ._errors import AdapterClosed, WorkerError, unforeseen
-from ._threads import patience, start_thread
+from ._threads import check_not_finalizing, deadline_in, join, patience, start_thread
 from ._transport_documents import DocumentTransport
 from ._transport_errors import StaleConnection
 
@@ -106,7 +106,7 @@ class Asker:
 
     def close(self, timeout: float) -> None:
         """End the questions under way, and wait so many seconds for their threads."""
-        deadline = time.monotonic() + timeout
+        deadline = deadline_in(timeout)
         with self._lock:
             self.closed = True
             self._closing.put(None)
@@ -115,16 +115,14 @@ class Asker:
             exchange.abort()
             answers.put(_closed())  # the caller goes, though its thread may hang in a look-up
         for thread, _ in live:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            join(thread, deadline)
 
     def _ask(self, name: str, send: Send, until: float) -> bytes:
         exchange = Exchange()
         answers: _Answers = queue.SimpleQueue()
-        with self._lock:
-            self._check_open()
-            thread = start_thread(name, self._fetch, exchange, send, until, answers)
-            self._live[thread] = exchange, answers
+        self._check_open()
         try:
+            start_thread(name, self._fetch, exchange, send, until, answers)
             answer = _take(answers, until)
         finally:
             exchange.abort()  # a caller who leaves early frees the engine
@@ -140,11 +138,15 @@ class Asker:
         answers: _Answers,
     ) -> None:
         """The body of a question's thread."""
+        me = threading.current_thread()
+        with self._lock:
+            self._live[me] = exchange, answers
         # A second more than the caller waits: when all time is used up, that is what is told.
         left = max(0.0, until - time.monotonic()) + 1.0
         connect = min(self._connect_timeout, left)
         try:
             try:
+                self._check_open()  # now that it is live: `close` finds it, or came before
                 answer = send(exchange, connect)
             except StaleConnection:
                 exchange.fresh = True
@@ -154,7 +156,7 @@ class Asker:
             answers.put(self._told(failure))
         finally:
             with self._lock:
-                self._live.pop(threading.current_thread(), None)
+                self._live.pop(me, None)
 
     def _told(self, failure: Exception) -> WorkerError:
         if self.closed:
@@ -164,6 +166,7 @@ class Asker:
     def _check_open(self) -> None:
         if self.closed:
             raise AdapterClosed("the adapter is closed")
+        check_not_finalizing()
 
 
 def _closed() -> AdapterClosed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import TypeAlias
@@ -15,8 +16,11 @@ from ._run import Run
 from ._task import TaskRequest
 
 
-Start: TypeAlias = Callable[[TaskRequest, Port], Run]
-"""Admits a task whose events go to the port; raises what `submit` raises."""
+Prepare: TypeAlias = Callable[[TaskRequest, Port], Run]
+"""Makes the run of a task whose events go to the port; raises what `submit` raises."""
+
+Admit: TypeAlias = Callable[[Run], None]
+"""Has it run; raises what `submit` raises. Then, and on any other exception, it is abandoned."""
 
 
 class _Intake:
@@ -25,36 +29,55 @@ class _Intake:
     A task that is refused ends with an `Error` like any other, so that one failure stops nothing.
     """
 
-    def __init__(self, start: Start, tasks: Iterable[TaskRequest], queue_size: int) -> None:
-        self._start = start
+    def __init__(
+        self, prepare: Prepare, admit: Admit, tasks: Iterable[TaskRequest], queue_size: int
+    ) -> None:
+        self._prepare = prepare
+        self._admit = admit
         self._tasks = enumerate(tasks)
-        self._held: Port | None = None  # refused for want of room; tried again when one has ended
+        # Refused for want of room; tried again when one has ended, with a port of its own.
+        self._held: tuple[int, TaskRequest] | None = None
         self._funnel = Funnel(queue_size)
         self._running: dict[Port, Run | None] = {}
         tell_in_child(self)
+        # For a `close` that a signal handler's exception has kept from its work.
+        weakref.finalize(self, _abandon_soon, self._running).atexit = False
 
     def fill(self, room: int) -> int:
         """Start tasks until so many run or there are none left; how many run."""
         while len(self._running) < room:
-            port = self._held or self._next_port()
+            numbered = self._held or next(self._tasks, None)
             self._held = None
-            if port is None:
+            if numbered is None or not self._start(*numbered):
                 break
-            try:
-                run = self._running[port] = self._start(port.task, port)
-                port.job_id = run.job_id
-            except WorkerError as error:
-                if isinstance(error, CapacityExceeded) and self._running:
-                    self._held = port  # others fill the adapter; one of ours will end
-                    break
-                self._running[port] = None
-                port.finish(Error(error))
         return len(self._running)
 
-    def _next_port(self) -> Port | None:
-        for position, task in self._tasks:
-            return Port(self._funnel, task, position)
-        return None
+    def _start(self, position: int, task: TaskRequest) -> bool:
+        """Start a task; False if it has to wait until one of ours has ended.
+
+        Invariant: what is admitted is in `_running` already, so that `close` finds it, wherever a
+        signal handler's exception strikes.
+        """
+        port = Port(self._funnel, task, position)
+        try:
+            run = self._prepare(task, port)
+            port.job_id = run.job_id
+            self._running[port] = run
+            self._admit(run)
+        except WorkerError as error:
+            refused = self._running.pop(port, None)
+            if refused is not None:
+                refused.abandon()
+            if isinstance(error, CapacityExceeded) and self._running:
+                self._held = position, task  # others fill the adapter
+                return False
+            self._refuse(position, task, error)
+        return True
+
+    def _refuse(self, position: int, task: TaskRequest, error: WorkerError) -> None:
+        port = Port(self._funnel, task, position)
+        self._running[port] = None
+        port.finish(Error(error))
 
     def events(self) -> Iterator[tuple[Port, TokenEvent]]:
         """What waits now; waits for something if nothing does."""
@@ -67,10 +90,10 @@ class _Intake:
 
     def close(self) -> None:
         """End what runs; nobody listens any more."""
-        running, self._running = self._running, {}
-        for run in running.values():
+        for run in list(self._running.values()):
             if run is not None:
                 run.abandon()
+        self._running.clear()
 
     def _forget_in_child(self) -> None:
         """After a fork: the parent's tasks are over here, and the rest of them is the parent's."""
@@ -81,11 +104,21 @@ class _Intake:
             port._forget_in_child()
 
 
+def _abandon_soon(running: dict[Port, Run | None]) -> None:
+    for run in running.values():
+        if run is not None:
+            run.abandon_soon()
+
+
 def stream_many(
-    start: Start, tasks: Iterable[TaskRequest], in_flight: int, queue_size: int
+    prepare: Prepare,
+    admit: Admit,
+    tasks: Iterable[TaskRequest],
+    in_flight: int,
+    queue_size: int,
 ) -> Iterator[tuple[TaskRequest, TokenEvent]]:
     """See `VllmHttpAdapter.stream_many`."""
-    with closing(_Intake(start, tasks, queue_size)) as intake:
+    with closing(_Intake(prepare, admit, tasks, queue_size)) as intake:
         while intake.fill(in_flight):
             for port, event in intake.events():
                 yield port.task, event
@@ -94,13 +127,18 @@ def stream_many(
 
 
 def map_tasks(
-    start: Start, tasks: Iterable[TaskRequest], in_flight: int, queue_size: int, ordered: bool
+    prepare: Prepare,
+    admit: Admit,
+    tasks: Iterable[TaskRequest],
+    in_flight: int,
+    queue_size: int,
+    ordered: bool,
 ) -> Iterator[Completion]:
     """See `VllmHttpAdapter.map`."""
     collectors: dict[Port, Collector] = {}
     finished: dict[int, Completion] = {}  # by position; not yet yielded
     position = 0
-    with closing(_Intake(start, tasks, queue_size)) as intake:
+    with closing(_Intake(prepare, admit, tasks, queue_size)) as intake:
         while intake.fill(in_flight - len(finished)):
             for port, event in intake.events():
                 collector = collectors.setdefault(port, Collector(port.job_id))

@@ -116,7 +116,13 @@ def _take_whole_chunks(wire: bytes, data: list[bytes]) -> int:
 
 
 class BulkResponse(http.client.HTTPResponse):
-    """A response whose `read1` takes all chunks that have arrived. Read it by `read1` only."""
+    """A response whose `read1` takes all chunks that have arrived. Read it by `read1` only.
+
+    Where the answer is the connection's last (``Connection: close``, HTTP/1.0, no length), closing
+    the response closes the socket. `read1` closes at the body's end, as http.client does;
+    `read_ready` never does: somebody watches the descriptor then, and whoever has it unwatched
+    calls `close`.
+    """
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class BulkResponse(http.client.HTTPResponse):
         super().__init__(sock, debuglevel, method, url)
         self._sock = sock
         self._body = ChunkedBody()
+        self._whole = False  # a body that is not chunked was read to its end
 
     def begin(self) -> None:
         """Read up to the headers of the final answer.
@@ -155,6 +162,8 @@ class BulkResponse(http.client.HTTPResponse):
         self._check()
         while not self._body.ended:
             data = self._data_in(self.fp.read1(_RECV_BYTES))
+            if self.ended and not self._body.surplus:
+                self.close()
             if data:
                 return data
         self._check()
@@ -170,7 +179,7 @@ class BulkResponse(http.client.HTTPResponse):
         Only after a `read1`, which empties what http.client itself has buffered.
         """
         self._check()
-        if self.fp is None or self._body.ended:
+        if self.ended:
             return b""
         try:
             wire = self._sock.recv(min(_RECV_BYTES, self.length or _RECV_BYTES))
@@ -178,19 +187,26 @@ class BulkResponse(http.client.HTTPResponse):
             return None
         if self.chunked:
             data = self._data_in(wire)
-            return data or (self.read_ready() if self._body.ended else None)
+            if data or not self._body.ended:
+                return data or None
+            self._check()
+            return b""
         if self.length is not None:
             if not wire:
                 raise http.client.IncompleteRead(wire, self.length)
             self.length -= len(wire)
-        if not wire or self.length == 0:
-            self.close()
+        self._whole = not wire or self.length == 0
         return wire
 
     @property
     def ended(self) -> bool:
         """Whether the body was read to its end."""
-        return self._body.ended or self.isclosed()
+        return self._body.ended or self._whole or self.isclosed()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the body was read to its end, and nothing came behind it."""
+        return self.ended and not self._body.surplus
 
     def holds_bytes(self) -> bool:
         """Whether there is more to be told of than a poll of the socket shows: TLS may hold it."""
@@ -206,8 +222,6 @@ class BulkResponse(http.client.HTTPResponse):
         data = self._body.feed(wire)
         if not data:
             self._check_failure()
-        if self._body.ended and not self._body.surplus:
-            self.close()
         return data
 
     def _check(self) -> None:

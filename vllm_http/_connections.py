@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,6 +87,12 @@ class Exchange:
         self.reused = reused
         self._on_request()
 
+    def let_go(self, sock: Any) -> None:
+        """This socket is about to be closed; nothing if another was attached since."""
+        with self._lock:
+            if self._sock is sock:
+                self._sock = None
+
     def _hold(self, sock: Any) -> None:
         with self._lock:
             self._sock = sock
@@ -107,7 +114,10 @@ class Exchange:
                     _shutdown(sock)
 
     def detach(self) -> bool:
-        """The connection goes back to the pool; False if it was aborted before."""
+        """The socket is about to be closed, or goes back to the pool; False if it was aborted.
+
+        Before it is closed: `abort` must not shut down a number that is another's by then.
+        """
         with self._lock:
             self._sock = None
             return not self._aborted
@@ -184,7 +194,10 @@ class _Abortable:
             self._unsent.append(data)
 
     def close(self) -> None:
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
+        # Where there is a response it holds the socket as well, and detaches when it lets go.
+        if exchange is not None and exchange.response is None:
+            exchange.detach()
         super().close()  # type: ignore[misc]
 
     def _attach(self, *, reused: bool) -> None:
@@ -201,9 +214,17 @@ class _Response(BulkResponse):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._exchange: Callable[[], Exchange | None] = lambda: None
         exchange = _exchange()
         if exchange is not None:
             exchange.response = self
+            self._exchange = weakref.ref(exchange)
+
+    def close(self) -> None:
+        exchange = self._exchange()
+        if exchange is not None:
+            exchange.detach()
+        super().close()
 
 
 class _Connection(_Abortable, HTTPConnection):
@@ -232,6 +253,9 @@ class _TLSConnection(_Abortable, HTTPSConnection):
             super().connect()
         finally:
             if self._handshake is not None:
+                exchange = _exchange()
+                if exchange is not None:
+                    exchange.let_go(self._handshake)
                 self._handshake.close()
                 self._handshake = None
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from typing import Protocol
@@ -17,17 +18,22 @@ class Forkable(Protocol):
         """Take new locks, drop what belongs to the parent. Must not take any existing lock."""
 
 
-_alive: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_alive: dict[int, weakref.ref[Forkable]] = {}
+"""By identity. No WeakSet, which runs Python code when a member dies: an interrupt that came just
+then would be swallowed there."""
 
 
 def tell_in_child(thing: Forkable) -> None:
     """Call its `_forget_in_child` in every child that is forked while it lives."""
-    _alive.add(thing)
+    key = id(thing)
+    _alive[key] = weakref.ref(thing, functools.partial(_alive.pop, key))
 
 
 def _in_child() -> None:
-    for thing in list(_alive):
-        thing._forget_in_child()
+    for reference in list(_alive.values()):
+        thing = reference()
+        if thing is not None:
+            thing._forget_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork

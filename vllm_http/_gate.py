@@ -45,6 +45,7 @@ class Gate(ABC):
 
     def held_back_until(self, now: float) -> float:
         """When the reader last waited for the caller to take events; now, if it still does."""
+        # Unlocked, in this order: `go_on` sets the time before it clears what was asked for here.
         return now if self._resume is not None else self._resumed
 
     def begin(self, event: Started) -> None:
@@ -77,9 +78,12 @@ class Gate(ABC):
 
     def go_on(self) -> None:
         """The caller has made room; nothing if nobody waits for it. On the caller's thread."""
-        resume, self._resume = self._resume, None
-        if resume is not None:
+        if self._resume is None:  # as a rule; `deliver` has the bell rung after it has set one
+            return
+        with self.mutex:  # two takers must not clear what the other has not seen
             self._resumed = time.monotonic()
+            resume, self._resume = self._resume, None
+        if resume is not None:
             resume()
 
     def finish(self, last: End | Error | None, *, purge: bool = False) -> bool:
@@ -99,12 +103,14 @@ class Gate(ABC):
                 return False
             self.last = last
             self._over = True
-            if purge:
-                self._purge(None)
             self._resume = None
-            if last is not None:
-                self._store((last,))
-            self.bell.ring()
+            try:
+                if purge:
+                    self._purge(None)
+                if last is not None:
+                    self._store((last,))
+            finally:  # whatever goes wrong, nobody waits on for what will not come
+                self.bell.ring()
             return True
 
     def drop(self) -> None:

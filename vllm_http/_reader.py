@@ -18,15 +18,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
-from ._alarms import Alarms, Ring
+from ._alarms import Alarms, Reference, Ring, reference_to
 from ._bell import Bell, Chain
-from ._errors import CapacityExceeded
-from ._threads import start_thread
+from ._errors import AdapterClosed, CapacityExceeded
+from ._threads import deadline_in, join, start_thread, uninterrupted
 
 
 logger = logging.getLogger("vllm_http")
+
+T = TypeVar("T")
 
 
 _LONGEST = 3600.0
@@ -50,7 +52,7 @@ _SOME = 16
 
 
 class Watched(Protocol):
-    """Who reads a socket. Its methods never raise and never block."""
+    """Who reads a socket. Its methods never block."""
 
     def ready(self) -> Bell | None:
         """There is something to read, or an end.
@@ -63,6 +65,9 @@ class Watched(Protocol):
     def leave(self) -> None:
         """Nobody watches any more."""
 
+    def crash(self, failure: BaseException) -> None:
+        """One of these, or a call that it has left, has raised: end that stream. Never raises."""
+
 
 class Reader:
     """The thread's handle. The first `start` starts it.
@@ -70,37 +75,57 @@ class Reader:
     `at` and `soon` may be called from any thread, and from a finalizer too: they take no lock, so
     that a garbage collection inside one of our own locks cannot deadlock on them. `afterwards`,
     `watch` and `unwatch` are for the thread itself.
+
+    Args:
+        on_death: A bound method, whose object is not kept alive. Called with what has killed the
+            thread, which nothing should. It ends all that relied on it; the next `start` starts
+            another.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_death: Callable[[BaseException], None] | None = None) -> None:
+        self._on_death = None if on_death is None else reference_to(on_death)
         self._lock = threading.RLock()
-        self._loop = _Loop()
-        self._thread: threading.Thread | None = None
+        self._loop = _Loop(self._on_death)
+        self._stopped = False
 
     def start(self) -> None:
         """Have the thread running. Must precede the first alarm.
 
         Raises:
-            CapacityExceeded: No thread is to be had.
+            CapacityExceeded: The system gives no thread, or no descriptor for it.
+            AdapterClosed: `stop` was called.
         """
+        loop = self._loop
+        if self._stopped or loop.over or loop.thread is None:
+            uninterrupted(self._start)
+
+    def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
-                self._loop.open()
-                try:
-                    self._thread = start_thread("reader", self._loop.run)
-                except CapacityExceeded:
-                    self._loop.close()
-                    raise
-                # The thread holds the loop only: a forgotten reader stops by itself.
-                weakref.finalize(self, self._loop.tell, None).atexit = False
+            if self._stopped:
+                raise AdapterClosed("the adapter is closed")
+            if self._loop.over:
+                self._loop = _Loop(self._on_death)
+            loop = self._loop
+            if loop.thread is not None:
+                return
+            try:
+                loop.open()
+                loop.thread = start_thread("reader", loop.run)
+            except OSError as failure:
+                loop.close()
+                raise CapacityExceeded(f"no descriptor to be had: {failure.strerror}") from failure
+            except BaseException:
+                loop.close()
+                raise
+            # The thread holds the loop only: a forgotten reader stops by itself.
+            weakref.finalize(self, loop.tell, None).atexit = False
 
     def at(self, when: float, ring: Ring) -> None:
         """Call a bound method at that time (`time.monotonic`), unless its object is gone then."""
-        alarm = (when, weakref.WeakMethod(ring))
-        self._loop.tell(alarm, before=when)
+        self._loop.tell((when, reference_to(ring)), before=when)
 
     def soon(self, call: Callable[[], object]) -> None:
-        """Call something on the reader's thread, now. It must not raise."""
+        """Call something on the reader's thread, now; on this one where that is gone."""
         self._loop.tell(call)
 
     def afterwards(self, call: Callable[[], object]) -> None:
@@ -108,7 +133,10 @@ class Reader:
         self._loop.do_afterwards(call)
 
     def watch(self, fileno: int, watched: Watched) -> None:
-        """Tell whenever there is something to read, or an end."""
+        """Tell whenever there is something to read, or an end.
+
+        Whoever closes the descriptor has it unwatched before: its number may be another's then.
+        """
         self._loop.selector.register(fileno, selectors.EVENT_READ, watched)
 
     def unwatch(self, fileno: int) -> None:
@@ -116,35 +144,42 @@ class Reader:
         self._loop.selector.unregister(fileno)
 
     def stop(self, timeout: float) -> None:
-        """Do what was asked for until now, and end; wait at most that many seconds for it."""
+        """Do what was asked for until now, and end for good; wait at most so many seconds."""
         with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            self._loop.tell(None)
-            if thread is not threading.current_thread():
-                thread.join(timeout)
+            self._stopped = True
+            loop = self._loop
+        if loop.thread is not None:
+            loop.tell(None)
+            join(loop.thread, deadline_in(timeout))
 
     def _forget_in_child(self) -> None:
         """After a fork: close the child's copies. What they stand for goes on in the parent."""
         self._loop.close()
 
 
-_Message: TypeAlias = "tuple[float, weakref.WeakMethod[Ring]] | Callable[[], object] | None"
+_Message: TypeAlias = "tuple[float, Reference] | Callable[[], object] | None"
 
 
 class _Loop:
-    """What the thread holds."""
+    """What the thread holds.
+
+    Attributes:
+        thread: Runs it, or did; None until it is started.
+        over: Nobody takes messages any more.
+    """
 
     selector: selectors.BaseSelector
 
-    def __init__(self) -> None:
+    def __init__(self, on_death: Reference | None) -> None:
+        self.thread: threading.Thread | None = None
+        self.over = False
+        self._on_death = on_death
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._alarms = Alarms()
         self._chain = Chain()
         self._bells: dict[Bell, None] = {}  # of this round of reads, in order
         self._afterwards: deque[Callable[[], object]] = deque()
         self._overdue = 0.0
-        self._over = False
         self._wakes_at = -math.inf  # when it wakes by itself; -inf while it is awake
         self._pipe: tuple[int, int] | None = None
         self._closers: list[weakref.finalize[..., _Loop]] = []
@@ -171,8 +206,9 @@ class _Loop:
     def tell(self, message: _Message, *, before: float = -math.inf) -> None:
         """Leave a message, and wake the thread if it would sleep until `before`."""
         self._inbox.put(message)
-        if self._over:
-            self._forget_messages()
+        # After the line above: whoever sees that it is over does what is left in the inbox.
+        if self.over:
+            self._take_last_messages()
         pipe = self._pipe
         if before < self._wakes_at and pipe is not None:
             with contextlib.suppress(OSError):  # full: it wakes anyway; closed: it is over
@@ -193,20 +229,42 @@ class _Loop:
                 sockets = len(ready)
                 del ready  # it may hold the last reference to a task, and that to our handle
                 self._wake_callers(sockets)
+        except BaseException as failure:
+            _log_failure("the reader's thread died", failure)
+            self._tell_of_death(failure)
         finally:
-            self._wake_callers(1)
-            for key in list(self.selector.get_map().values()):
-                if key.data is not None:
-                    key.data.leave()
-            self.selector.close()
-            self._over = True
-            self._forget_messages()
+            self._end()
 
-    def _forget_messages(self) -> None:
-        """Nobody reads them any more, and they would keep their tasks, and those our handle."""
+    def _tell_of_death(self, failure: BaseException) -> None:
+        reference, method = self._on_death or (lambda: None, None)
+        thing = reference()
+        if thing is not None and method is not None:
+            method(thing, failure)
+
+    def _end(self) -> None:
+        """Nobody reads on: let go of all, and do what was left to do."""
+        self._chain.ring_all(self._bells)
+        self._do_afterwards()
+        for step in (self._unwatch_all, self._take_last_messages, self.selector.close):
+            _guarded(step)
+        self.over = True
+        self._take_last_messages()
+
+    def _unwatch_all(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            if key.data is not None:
+                _guarded(key.data.leave)
+
+    def _take_last_messages(self) -> None:
+        """Do them all: they may free a connection, and would keep their tasks alive otherwise.
+
+        An alarm rings no more: whatever it was for has ended, or is ended by these.
+        """
         with contextlib.suppress(queue.Empty):
             while True:
-                self._inbox.get_nowait()
+                message = self._inbox.get_nowait()
+                if callable(message):
+                    _guarded(message)
 
     def _take_messages(self) -> bool:
         """Do what the messages say; False once one says to end.
@@ -220,21 +278,15 @@ class _Loop:
             if isinstance(message, tuple):
                 self._alarms.add(*message)
             else:
-                self._call(message)
+                _guarded(message)
         return True
-
-    def _call(self, call: Callable[[], object]) -> None:
-        try:
-            call()
-        except Exception:  # one task's bug must not stop all others
-            logger.exception("a message to the reader failed")
 
     def _read(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, _ in ready:
             watched: Watched | None = key.data
             if watched is None:
                 self._empty_pipe()
-            elif (bell := watched.ready()) is not None:
+            elif (bell := _guarded(watched.ready)) is not None:
                 self._bells[bell] = None
 
     def _wake_callers(self, sockets: int) -> None:
@@ -262,7 +314,7 @@ class _Loop:
     def _do_afterwards(self, most: int | None = None) -> None:
         for _ in range(len(self._afterwards) if most is None else most):
             if self._afterwards:
-                self._call(self._afterwards.popleft())
+                _guarded(self._afterwards.popleft())
 
     def _patience(self) -> float:
         if self._chain.done:
@@ -272,3 +324,21 @@ class _Loop:
     def _empty_pipe(self) -> None:
         with contextlib.suppress(OSError):
             os.read(self._pipe[0] if self._pipe else -1, 4096)
+
+
+def _guarded(call: Callable[[], T]) -> T | None:
+    """Call it; whatever it raises ends its own stream and no other."""
+    try:
+        return call()
+    except BaseException as failure:
+        crash = getattr(getattr(call, "__self__", None), "crash", None)
+        if crash is not None:
+            crash(failure)  # its error has the cause
+        else:
+            _log_failure("a message to the reader failed", failure)
+        return None
+
+
+def _log_failure(what: str, failure: BaseException) -> None:
+    with contextlib.suppress(BaseException):  # an application's handler may raise, too
+        logger.error("%s", what, exc_info=failure)

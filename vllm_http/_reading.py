@@ -5,11 +5,13 @@ It begins on the worker's thread, which has opened the answer, and goes on in th
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 
 from ._bell import Bell
 from ._decoder import AnswerDecoder
-from ._errors import WorkerError, unforeseen
+from ._errors import CapacityExceeded, WorkerError
 from ._events import Token
 from ._reader import Reader
 from ._run import Run
@@ -41,25 +43,30 @@ class Reading:
         self._body = body
         self._decoder = decoder
         self._reader = reader
-        self._fileno: int | None = None
-        self._watched = False
         self._seen = 0
         self._begun = False  # the worker is done with it
-        self._left = False
+        self._held = [body]  # whoever takes it out of here releases it
         self._ended = False  # as far as a read has told
         self._well = False  # the engine's answer is whole; what is left is the body's end
 
+    @property
+    def _left(self) -> bool:
+        return not self._held
+
     def begin(self, tokens: list[Token]) -> None:
-        """Deliver the first tokens; go on with the reader, unless that was all."""
+        """Deliver the first tokens; go on with the reader, unless that was all. Never raises."""
         try:
-            self._fileno = self._body.dont_block()
-            self._advance(tokens)
-        except Exception as failure:
-            self._fail(failure)
+            self._begin(tokens)
+        except BaseException as failure:
+            self.crash(failure)
+
+    def _begin(self, tokens: list[Token]) -> None:
+        on_a_socket = self._body.dont_block()
+        self._advance(tokens)
         self._gate.bell.ring()
         if self._well and not self._left:
             self.ready()  # the end of the body comes with ``[DONE]`` as a rule
-        while self._fileno is None and not self._left:  # a mock's, which is all here
+        while not (on_a_socket or self._left):  # a mock's, which is all here
             self.ready()
         self._begun = True
         if not self._left:
@@ -75,11 +82,12 @@ class Reading:
             return
         if self._run.over and not self._well:
             self.leave()
-        elif not (self._left or self._watched) and (self._well or not self._gate.holds_back):
+        elif not (self._left or self._body.watched) and (self._well or not self._gate.holds_back):
             try:
                 self._watch()
-            except Exception as failure:  # the system's limit of watches, for one
-                self._fail(failure)
+            except OSError as failure:
+                what = f"the system watches no more sockets: {failure.strerror}"
+                self._fail(CapacityExceeded(what))
                 return
             if self._well:
                 self._set_alarm()
@@ -89,14 +97,14 @@ class Reading:
         """Something has arrived, or the end."""
         try:
             chunk = self._body.read_ready()
-            if chunk is None:
-                return None
-            self._ended = not chunk
-            tokens = self._decoder.feed(chunk)
-            self._advance(tokens)
-        except Exception as failure:
+        except WorkerError as failure:
             self._fail(failure)
             return None
+        if chunk is None:
+            return None
+        self._ended = not chunk
+        tokens = self._decoder.feed(chunk)
+        self._advance(tokens)
         self._read_held_bytes()
         return self._gate.bell if tokens else None
 
@@ -109,7 +117,7 @@ class Reading:
             self._run.content_came()
             room = not tokens or self._gate.deliver(tokens, self._resume_soon)
         if decoder.over or self._ended or self._body.ended:
-            if tokens and self._watched:
+            if tokens and self._body.watched:
                 # Hundreds of streams may end at one step of the engine: all tokens come first.
                 self._reader.afterwards(self._conclude)
             else:
@@ -117,7 +125,7 @@ class Reading:
         elif self._run.over:
             self.leave()
         elif not room:
-            self._unwatch()
+            self._body.unwatch()
 
     def _conclude(self) -> None:
         """Nothing more will be decoded; the end of the body may have come as well."""
@@ -130,10 +138,10 @@ class Reading:
                 self._fail(failure)
                 return
             self._well = True
-            if self._watched and not (self._ended or self._body.ended):
+            if self._body.watched and not (self._ended or self._body.ended):
                 self._set_alarm()
         if self._ended or self._body.ended:
-            self._hang_up()  # before the end is told: the caller's next task finds it free
+            self._release()  # before the end is told: the caller's next task finds it free
             self._run.succeed()
             self._run.let_go()
 
@@ -142,16 +150,19 @@ class Reading:
         self._reader.at(self._told_by, self._tell)
 
     def _tell(self, now: float) -> float | None:
-        """The end of the body is late."""
+        """The end of the body is late. Never raises."""
         if self._left:
             return None
-        self._run.succeed()
-        if now >= self._told_by + _LATER:
+        try:
+            self._run.succeed()
+            if now < self._told_by + _LATER:
+                return self._told_by + _LATER
             self.leave()
-            return None
-        return self._told_by + _LATER
+        except BaseException as failure:
+            self.crash(failure)
+        return None
 
-    def _fail(self, failure: Exception) -> None:
+    def _fail(self, failure: WorkerError) -> None:
         if self._decoder.over and not self._well:  # the engine's last word came before the failure
             try:
                 self._decoder.finish()
@@ -160,40 +171,45 @@ class Reading:
                 failure = verdict
         if self._well:  # the engine's answer is whole, whatever became of its connection
             self._run.succeed()
-        elif isinstance(failure, WorkerError):
-            self._run.fail(failure)
         else:
-            self._run.fail(unforeseen(failure))
+            self._run.fail(failure)
         self.leave()
 
     def leave(self) -> None:
         """Let go of the connection. On the reader's thread, once it has taken over."""
-        if not self._left:
-            self._hang_up()
+        if self._release():
             self._run.let_go()
 
-    def _hang_up(self) -> None:
-        self._left = True
-        self._unwatch()
-        self._body.release()
+    def crash(self, failure: BaseException) -> None:
+        """Our own code has raised, wherever that was: end this stream. Never raises.
+
+        Not as a success, though the answer may have been whole: what was to tell of it is broken.
+        """
+        self._run.crash(failure)
+        for step in (self._release, self._run.let_go):
+            with contextlib.suppress(BaseException):
+                step()
+
+    def _release(self) -> bool:
+        """Release the body; False if it was. In one step: an end may come from elsewhere."""
+        try:
+            body = self._held.pop()
+        except IndexError:
+            return False
+        body.release()
+        return True
 
     def _read_held_bytes(self) -> None:
-        if self._watched and self._body.holds_bytes():
+        if self._body.watched and self._body.holds_bytes():
             self._reader.soon(self._read_on)
 
     def _read_on(self) -> None:
-        if self._watched and (bell := self.ready()) is not None:
+        if self._body.watched and (bell := self.ready()) is not None:
             bell.ring()
 
     def _resume_soon(self) -> None:
         self._reader.soon(self._enter)
 
     def _watch(self) -> None:
-        if self._fileno is not None:
-            self._reader.watch(self._fileno, self)
-            self._watched = True
-
-    def _unwatch(self) -> None:
-        if self._watched and self._fileno is not None:
-            self._reader.unwatch(self._fileno)
-            self._watched = False
+        watch = functools.partial(self._reader.watch, watched=self)
+        self._body.watch(watch, self._reader.unwatch)

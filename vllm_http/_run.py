@@ -6,14 +6,15 @@ Whoever wins it wakes the others, and whatever they were doing comes to nothing.
 
 from __future__ import annotations
 
+import contextlib
 import math
-import threading
 import time
 import uuid
 from collections.abc import Callable
 
+from ._bell import Bell
 from ._connections import Exchange
-from ._errors import Phase, Timeout, WorkerError, forget_frames
+from ._errors import Phase, Timeout, WorkerError, forget_frames, unforeseen
 from ._events import End, Error, Started
 from ._gate import Gate
 from ._metrics import Metrics
@@ -37,16 +38,16 @@ class Over(Exception):
 
 
 class Run:
-    """The state of one task.
+    """The state of one task. Making one does nothing yet; whoever admits it starts its clocks.
 
     Args:
         task: A valid task.
         timeouts: Its clocks.
-        gate: Its events' way out.
+        gate: Its events' way out; of this run alone.
         reader: Rings its alarms.
         version: The engine's version, or None while it is being asked for.
         labels: For the log record.
-        on_over: Called once, from the thread that ended the stream.
+        on_over: Called once the stream has ended; it may be called again.
         on_left: Called once, when nothing holds on to the engine any more, if a worker had it.
     """
 
@@ -78,7 +79,8 @@ class Run:
         self._on_left = on_left
         self._leave: Callable[[], None] | None = None
         self._exchange: Exchange | None = None
-        self._backoff: threading.Event | None = None
+        self._backoff: Bell | None = None
+        self._settled = False
         self._answer: Tally | None = None
         self._accepted_id: str | None = None  # the X-Request-Id that Started tells
         self._served_id: str | None = None
@@ -90,8 +92,6 @@ class Run:
         self._deadline = self.timeline.submitted + min(
             (b for b in budget if b is not None), default=math.inf
         )
-        if self._deadline < math.inf:
-            reader.at(self._deadline, self.ring)
 
     @property
     def over(self) -> bool:
@@ -103,11 +103,16 @@ class Run:
         """Seconds to the deadline; infinite without one."""
         return self._deadline - time.monotonic()
 
-    # The worker's side, in the order in which it happens.
-
     def wait_for_turn(self) -> None:
-        """All workers are busy; the queued clock runs from submit."""
+        """All places are taken; the queued clock runs from submit. Before a worker can see it."""
         self._enter("queued", self.timeouts.queued, since=self.timeline.submitted)
+
+    def admitted(self) -> None:
+        """It has its place: from now on the deadline ends it."""
+        if self._deadline < math.inf:
+            self._reader.at(self._deadline, self.ring)
+
+    # The worker's side, in the order in which it happens.
 
     def taken(self) -> None:
         """A worker has it."""
@@ -122,7 +127,15 @@ class Run:
         """
         self._waits = _FOR_NOTHING
         self._exchange = exchange
-        if self.over:  # after the line above: whoever ends the stream looks the other way round
+        self.check_not_over()  # after the line above: whoever ends the stream looks the other way
+
+    def check_not_over(self) -> None:
+        """For whoever goes on without waiting for a socket, which an end would shut down.
+
+        Raises:
+            Over: There is nothing left to do.
+        """
+        if self.over:
             raise Over
 
     def connected(self) -> None:
@@ -168,9 +181,11 @@ class Run:
             Over: The stream has ended meanwhile.
         """
         self._waits = _FOR_NOTHING
-        self._backoff = threading.Event()
-        if self.over or self._backoff.wait(seconds):
-            raise Over
+        self._backoff = Bell()
+        until = time.monotonic() + seconds
+        while not self.over and (left := until - time.monotonic()) > 0:
+            self._backoff.wait(left)  # it may wake for no reason
+        self.check_not_over()
 
     def handed_over(self, leave: Callable[[], None]) -> None:
         """The reader goes on; an end has it call this."""
@@ -196,15 +211,28 @@ class Run:
             choices=choices,
             info=self._answer.info,
         )
-        self._finish(end)
+        self._finish(end, wake=False)  # the rest of the body may still be read
 
     def fail(self, error: WorkerError) -> None:
         """End with an error; what has arrived stays."""
         error.job_id = self.job_id
         forget_frames(error)
         self.announce()
-        if self._finish(Error(error)):
-            self._wake_worker()
+        self._finish(Error(error))
+
+    def crash(self, failure: BaseException) -> None:
+        """End with what our own code has raised, wherever that was. Never raises.
+
+        Invariant: after it the stream is over, though telling of it may fail once more.
+        """
+        error = unforeseen(failure)
+        error.job_id = self.job_id
+        with contextlib.suppress(BaseException):
+            self.fail(error)
+        with contextlib.suppress(BaseException):
+            self._finish(Error(error))
+        with contextlib.suppress(BaseException):
+            self._settle()
 
     def cancel(self) -> None:
         """End as the caller asked: what was not taken yet is dropped."""
@@ -212,23 +240,39 @@ class Run:
         end = End(
             self.metrics(), finish_reason="cancelled", request_id=self._served_id, choices=choices
         )
-        if self._finish(end, purge=True):
-            self._wake_worker()
+        try:
+            self._finish(end, purge=True)
+        except BaseException:  # a signal handler's, between two of its steps
+            self._reader.soon(self._settle)
+            raise
 
     def abandon(self) -> None:
         """End without a word: nobody listens any more."""
-        if self._finish(None):
-            self._wake_worker()
-        self.gate.drop()
+        try:
+            self.gate.finish(None)
+            self._settle()
+            self.gate.drop()
+        except BaseException:
+            self.abandon_soon()
+            raise
 
     def abandon_soon(self) -> None:
         """`abandon`, for finalizers: takes no lock."""
-        self._reader.soon(self.abandon)
+        try:
+            self._reader.soon(self.abandon)
+        except BaseException:  # a signal handler's: nobody will come again
+            self._reader.soon(self.abandon)
+            raise
 
     def ring(self, now: float) -> float | None:
-        """An alarm: end what is due, else say when to look again."""
-        if self.over:
+        """An alarm: end what is due, else say when to look again. Never raises."""
+        try:
+            return None if self.over else self._end_what_is_due(now)
+        except BaseException as failure:
+            self.crash(failure)
             return None
+
+    def _end_what_is_due(self, now: float) -> float | None:
         if now >= self._deadline:
             error = Timeout("deadline passed before the answer was whole", phase="deadline")
             error.__cause__ = self.last_failure
@@ -264,11 +308,18 @@ class Run:
     def _announce_late(self, now: float) -> None:
         self.announce()
 
-    def _finish(self, last: End | Error | None, *, purge: bool = False) -> bool:
-        won = self.gate.finish(last, purge=purge)
-        if won:
-            self._on_over(self)
-        return won
+    def _finish(self, last: End | Error, *, purge: bool = False, wake: bool = True) -> None:
+        if self.gate.finish(last, purge=purge):
+            self._settle(wake=wake)
+
+    def _settle(self, *, wake: bool = True) -> None:
+        """What follows from an end, unless it was done: it may have been broken off half-way."""
+        if self._settled or not self.over:
+            return
+        self._on_over(self)
+        if wake:
+            self._wake_worker()
+        self._settled = True
 
     def _wake_worker(self) -> None:
         """Whatever the worker blocks on, a socket or a backoff; or the reader, which never does."""
@@ -276,7 +327,7 @@ class Run:
         if exchange is not None:
             exchange.abort()
         if backoff is not None:
-            backoff.set()
+            backoff.ring()
         if leave is not None:
             self._reader.soon(leave)
 

@@ -136,8 +136,8 @@ class TokenStream(Iterator[TokenEvent]):
 
     def close(self) -> None:
         """Cancel if unfinished, and drop what was not taken; iteration then just stops."""
-        self._abandon.detach()
         self._run.abandon()
+        self._abandon.detach()  # last: it is for those who did not get as far
 
     def _end(self, last: End | Error) -> None:
         self._ended = True

@@ -2,30 +2,80 @@
 
 from __future__ import annotations
 
+import _thread
+import queue
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from ._errors import CapacityExceeded
+from ._errors import AdapterClosed, CapacityExceeded
+
+
+T = TypeVar("T")
 
 
 def start_thread(name: str, target: Callable[..., None], *args: Any) -> threading.Thread:
     """A daemon thread that runs already.
 
+    On the main thread a signal handler may raise out of this at any moment, the thread running or
+    not: whoever depends on it has the thread itself say that it is there.
+
     Raises:
-        CapacityExceeded: The system gives no more, the interpreter is shutting down, or threads
-            would not run here; then it is not retriable.
+        CapacityExceeded: The system gives no more, or threads would not run here; then it is not
+            retriable.
+        AdapterClosed: The interpreter is shutting down.
     """
     obstacle = _obstacle()
     if obstacle is not None:
         raise CapacityExceeded(f"no thread would run: {obstacle}", retriable=False)
+    check_not_finalizing()
     thread = threading.Thread(target=target, args=args, name=f"vllm_http-{name}", daemon=True)
     try:
-        thread.start()
-    except RuntimeError as failure:
+        uninterrupted(thread.start)
+    except (RuntimeError, MemoryError) as failure:
         raise CapacityExceeded(f"no thread to be had: {failure}") from failure
     return thread
+
+
+def uninterrupted(work: Callable[[], T]) -> T:
+    """Do something that no signal handler may break off half-way; its result, or what it raised.
+
+    Python runs signal handlers on the main thread alone, between any two instructions, and
+    `Thread.start` among others is not made for an exception there: it may leave a thread that is
+    counted and never runs, or raise RuntimeError in place of the interrupt. So what is called on
+    the main thread is done by another, which `_thread` starts in one step. An interrupt then leaves
+    this function at once, and the work is done all the same.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return work()
+    outcome: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+    _thread.start_new_thread(_do, (work, outcome))
+    done, value = outcome.get()
+    if done:
+        return value  # type: ignore[no-any-return]
+    try:
+        raise value
+    finally:
+        del value  # else the exception's traceback and this frame would hold each other
+
+
+def _do(work: Callable[[], Any], outcome: queue.SimpleQueue[tuple[bool, Any]]) -> None:
+    try:
+        outcome.put((True, work()))
+    except BaseException as failure:
+        outcome.put((False, failure.with_traceback(None)))
+
+
+def check_not_finalizing() -> None:
+    """Refuse what would wait for ever: at the interpreter's end daemon threads stand still.
+
+    Raises:
+        AdapterClosed: It is shutting down; a `__del__` may still come here.
+    """
+    if sys.is_finalizing():
+        raise AdapterClosed("the interpreter is shutting down")
 
 
 def _green() -> str | None:
@@ -77,4 +127,18 @@ def patience(timeout: float | None) -> float:
     longest = threading.TIMEOUT_MAX
     if threading.get_ident() == threading.main_thread().ident:
         longest = _LOOKS_UP
-    return longest if timeout is None else min(timeout, longest)
+    return longest if timeout is None else max(0.0, min(timeout, longest))
+
+
+def deadline_in(timeout: float) -> float:
+    """When a wait of so many seconds is over, by `time.monotonic`; at once while shutting down.
+
+    Any number will do, infinity too: what the system's calls take is bounded by `patience`.
+    """
+    return time.monotonic() + (0.0 if sys.is_finalizing() else max(0.0, timeout))
+
+
+def join(thread: threading.Thread, deadline: float) -> None:
+    """Wait for a thread, unless it is this one, until then."""
+    if thread is not threading.current_thread():
+        thread.join(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))

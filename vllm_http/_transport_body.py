@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import requests
 
 from ._chunked import BulkResponse
@@ -16,7 +18,14 @@ ENCODINGS = ("identity", "gzip", "deflate", "")
 
 
 class Body:
-    """Data as it arrives. Once `release` was called nothing else may be.
+    """Data as it arrives, and the socket that it comes from.
+
+    Invariant: a descriptor that is watched is open, and is this body's. After `dont_block` nothing
+    but `release` closes it, and that has it unwatched before. A number that is closed while it is
+    watched is soon another connection's, and a child that was forked meanwhile may hold the old
+    file open, so that the system goes on to tell of it.
+
+    Once `release` was called nothing else may be.
 
     Args:
         answer: As requests gives it.
@@ -30,6 +39,8 @@ class Body:
         self._answer = answer
         self._response = response
         self._inflater = Inflater() if encoding in ("gzip", "deflate") else None
+        self._fileno: int | None = None
+        self._unwatch: Callable[[int], None] | None = None
 
     def read(self) -> bytes:
         """What has arrived, at least one byte; b"" at the end. An abort of the exchange wakes it.
@@ -84,12 +95,35 @@ class Body:
             raise self._inflater.failure
         return self._inflater.feed(b"")
 
-    def dont_block(self) -> int | None:
-        """From now on `read_ready` reads; what to poll, or None where all is in memory."""
+    def dont_block(self) -> bool:
+        """From now on `read_ready` reads; whether there is a socket, or all is in memory."""
         if self._response is None or self._response.isclosed():
-            return None
+            return False
         self._response.dont_block()
-        return self._response.fileno()
+        self._fileno = self._response.fileno()
+        return True
+
+    def watch(self, watch: Callable[[int], None], unwatch: Callable[[int], None]) -> None:
+        """Have the socket watched. On the thread that watches, as are the two below.
+
+        Args:
+            watch: Called with the descriptor; may raise OSError.
+            unwatch: Called with it in the end.
+        """
+        if self._fileno is not None:
+            watch(self._fileno)
+            self._unwatch = unwatch
+
+    def unwatch(self) -> None:
+        """Have it watched no more; nothing if it is not."""
+        unwatch, self._unwatch = self._unwatch, None
+        if unwatch is not None and self._fileno is not None:
+            unwatch(self._fileno)
+
+    @property
+    def watched(self) -> bool:
+        """Whether it is."""
+        return self._unwatch is not None
 
     @property
     def ended(self) -> bool:
@@ -106,7 +140,10 @@ class Body:
 
     def release(self) -> None:
         """Let go of the connection: to the pool if the body was read to its end."""
-        if self._response is not None and self._response.isclosed():
+        self.unwatch()
+        response = self._response
+        if response is not None and response.reusable:
+            response.close()
             self._answer.raw.release_conn()
         else:
             self._answer.close()

@@ -5,14 +5,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from typing import Protocol
 
 from ._errors import CapacityExceeded, WorkerError
-from ._threads import start_thread
+from ._threads import deadline_in, join, start_thread
 
 
 ASK_AGAIN = 60.0
 """Seconds after which an unknown version is asked for again."""
+
+
+class Announces(Protocol):
+    """A task whose `Started` tells the version."""
+
+    def announce(self) -> None:
+        """It is known, or known to be unknown."""
 
 
 class EngineVersion:
@@ -32,7 +41,7 @@ class EngineVersion:
         self._lock = threading.RLock()
         self._asker: threading.Thread | None = None
         self._asked_at = -ASK_AGAIN
-        self._listeners: list[Callable[[], None]] = []
+        self._waiting: list[weakref.ref[Announces]] = []
 
     @property
     def known(self) -> str:
@@ -52,29 +61,30 @@ class EngineVersion:
                 return "unknown"
         return self._known
 
-    def expect(self, listener: Callable[[], None]) -> None:
+    def expect(self, run: Announces) -> None:
         """Ask in the background, unless it is known or was asked for within `ASK_AGAIN`.
 
+        Not on a thread of the caller's: a signal handler's exception may hit a thread's start.
+
         Args:
-            listener: Called when the answer is there, if one is being waited for.
+            run: Told when the answer is there, if it lives that long and one is being waited for.
         """
         if self._known:
             return
         with self._lock:
             if self._asker is not None:
-                self._listeners.append(listener)
+                self._waiting.append(weakref.ref(run))
             elif time.monotonic() - self._asked_at >= ASK_AGAIN:
                 self._asked_at = time.monotonic()
+                self._waiting.append(weakref.ref(run))
                 with contextlib.suppress(CapacityExceeded):  # then it stays unknown for now
                     self._asker = start_thread("version", self._learn_and_tell)
-                    self._listeners.append(listener)
 
     def join(self, timeout: float) -> None:
         """Wait so many seconds for whoever is asking."""
-        with self._lock:
-            asker = self._asker
+        asker = self._asker
         if asker is not None:
-            asker.join(timeout)
+            join(asker, deadline_in(timeout))
 
     def _learn_and_tell(self) -> None:
         try:
@@ -82,6 +92,8 @@ class EngineVersion:
         finally:
             with self._lock:
                 self._asker = None
-                listeners, self._listeners = self._listeners, []
-            for listener in listeners:
-                listener()
+                waiting, self._waiting = self._waiting, []
+            for reference in waiting:
+                run = reference()
+                if run is not None:
+                    run.announce()

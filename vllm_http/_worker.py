@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ._connections import Aborted, Exchange
 from ._decoder import AnswerDecoder, Decoder, DocumentDecoder
-from ._errors import StreamingError, WorkerError, unforeseen
+from ._errors import StreamingError, WorkerError
 from ._events import Token
 from ._reader import Reader
 from ._reading import Reading
@@ -21,6 +21,7 @@ from ._settings import RetryPolicy
 from ._transport import Transport
 from ._transport_body import Body
 from ._transport_errors import StaleConnection
+from ._version import EngineVersion
 
 
 @dataclass(slots=True)
@@ -37,22 +38,27 @@ class Worker:
 
     Args:
         transport: To the engine.
-        reader: Goes on with what was opened.
+        version: Asked for beside the first task.
         retry: How often to try again.
         max_event_bytes: The largest event that is accepted.
         redact: Applied to the engine's own text.
+
+    Attributes:
+        reader: Goes on with what was opened; of this process.
     """
+
+    reader: Reader
 
     def __init__(
         self,
         transport: Transport,
-        reader: Reader,
+        version: EngineVersion,
         retry: RetryPolicy,
         max_event_bytes: int,
         redact: Redactor,
     ) -> None:
         self._transport = transport
-        self.reader = reader
+        self._version = version
         self._retry = retry
         self._max_event_bytes = max_event_bytes
         self._redact = redact
@@ -61,11 +67,15 @@ class Worker:
         """Open the task, and hand it on. Never raises; blocks on the engine or a backoff."""
         try:
             run.taken()
+            self._version.expect(run)
             opened = self._open(run)
         except Over:
             run.let_go()
+        except WorkerError as failure:
+            run.fail(failure)
+            run.let_go()
         except BaseException as failure:
-            run.fail(failure if isinstance(failure, WorkerError) else unforeseen(failure))
+            run.crash(failure)
             run.let_go()
         else:
             Reading(run, opened.body, opened.decoder, self.reader).begin(opened.tokens)
@@ -108,19 +118,21 @@ class Worker:
                 redact=self._redact,
             )
             run.accepted(request_id, decoder)
-            return _Opened(body, decoder, _first_tokens(body, decoder))
+            return _Opened(body, decoder, _first_tokens(run, body, decoder))
         except BaseException:
             body.release()  # before the next attempt: two copies would double the engine's load
             raise
 
 
-def _first_tokens(body: Body, decoder: AnswerDecoder) -> list[Token]:
+def _first_tokens(run: Run, body: Body, decoder: AnswerDecoder) -> list[Token]:
     """Read until the engine has begun to answer.
 
     Raises:
         WorkerError: It ended or broke before.
+        Over: The stream has ended meanwhile: what is held of a flood may last for minutes.
     """
     while True:
+        run.check_not_over()
         chunk = body.read()
         tokens = decoder.feed(chunk)
         if decoder.begun:
