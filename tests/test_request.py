@@ -46,6 +46,23 @@ def test_nothing_else_is_sent_by_default() -> None:
     }
 
 
+def test_usage_may_be_left_out() -> None:
+    """For engines that refuse `stream_options`; the choice travels with the task, as JSON."""
+    task = TaskRequest(prompt="Hi", include_usage=False)
+
+    assert body(TaskRequest.from_json(task.to_json())) == {"prompt": "Hi", "stream": True}
+    assert "include_usage=False" in repr(task)
+    assert "include_usage" not in repr(TaskRequest(prompt="Hi"))
+
+
+def test_whoever_sets_stream_options_is_told_of_the_field() -> None:
+    """What is refused names what to use."""
+    task = TaskRequest(prompt="Hi", extra_body={"stream_options": None})
+
+    with pytest.raises(InvalidRequest, match=r"stream_options: not settable.*use include_usage"):
+        task.validate()
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -93,10 +110,10 @@ def test_the_path_follows_the_input(fields: dict[str, Any], path: str) -> None:
 
 @pytest.mark.parametrize(
     ("extra", "choices"),
-    [({}, 1), ({"n": 1}, 1), ({"n": 3}, 3), ({"n": None}, 1), ({"n": 0}, 1), ({"n": "3"}, 1)],
+    [({}, 1), ({"n": 1}, 1), ({"n": 3}, 3), ({"n": None}, 1), ({"n": 0}, 1), ({"n": "3"}, 3)],
 )
 def test_choices_are_those_asked_for(extra: dict[str, Any], choices: int) -> None:
-    """The decoder waits for n ends; an n that vLLM refuses is left to vLLM."""
+    """The decoder waits for n ends; vLLM takes a number as text, too, and refuses what is none."""
     assert encode(TaskRequest(prompt="Hi", extra_body=extra), "job").choices == choices
 
 

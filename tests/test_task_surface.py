@@ -132,7 +132,7 @@ def test_table_is_whole() -> None:
         *("prompt", "messages", "model", "extra_body", "prompt_embeds"),
         *("session_id", "deadline_ms", "correlation_id", "job_id"),
         *("structured_outputs", "top_logprobs", "logprob_token_ids", "tool_choice"),
-        *("use_beam_search", "prompt_logprobs"),
+        *("use_beam_search", "prompt_logprobs", "include_usage"),
     }
 
     assert {f.name for f in fields(TaskRequest)} - elsewhere == {*OF_BOTH, *OF_CHAT, *OF_PROMPTS}
@@ -285,6 +285,9 @@ def test_type_stands_for_its_schema(kind: type) -> None:
     chat = a_request("messages", response_format=kind)
 
     assert schema_in(body(task)["structured_outputs"]["json"]) == SCHEMA
+    as_dict = a_request("prompt", structured_outputs={"json": kind})
+    assert schema_in(body(as_dict)["structured_outputs"]["json"]) == SCHEMA
+    assert schema_in(body(TaskRequest.from_json(as_dict.to_json()))["structured_outputs"]["json"])
     asked = body(chat)["response_format"]
     assert (asked["type"], asked["json_schema"]["name"]) == ("json_schema", kind.__name__)
     assert schema_in(asked["json_schema"]["schema"]) == SCHEMA

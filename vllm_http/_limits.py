@@ -32,9 +32,9 @@ def sent(check: Check, *, only: Endpoint | None = None) -> Any:
     return field(default=None, metadata={"check": check, "sent": True, "only": only})
 
 
-def kept(check: Check) -> Any:
+def kept(check: Check, *, default: Any = None) -> Any:
     """A field that is not part of the request's body."""
-    return field(default=None, metadata={"check": check, "sent": False, "only": None})
+    return field(default=default, metadata={"check": check, "sent": False, "only": None})
 
 
 def whole(least: int, most: int | None = None) -> Check:

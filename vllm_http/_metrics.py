@@ -72,8 +72,9 @@ class Metrics(Value):
         reasoning_tokens: Of those generated, when the engine reported them (with a reasoning
             parser).
         usage_source: ``"engine"`` when the counts are the engine's usage, ``"client"`` when they
-            were counted here: exact where token ids came along, else one for each `Token`, which
-            is a lower bound, since an engine may merge several tokens into one event.
+            were counted here (as with `TaskRequest.include_usage` False): exact where token ids
+            came along, else one for each `Token`, which is a lower bound, since an engine may
+            merge several tokens into one event.
         latency_first_token_ms: From the request on the wire to the first content, in the attempt
             that served; vLLM's time to first token.
         decode_time_ms: From the first content to the last.

@@ -48,7 +48,7 @@ def encode(task: TaskRequest, job_id: str) -> WireRequest:
     if isinstance(task.structured_outputs, StructuredOutputs):
         fields["structured_outputs"] = task.structured_outputs.on_the_wire()
     fields["stream"] = task.streamed
-    if task.streamed:
+    if task.streamed and task.include_usage:
         fields["stream_options"] = {"include_usage": True}
     return WireRequest(
         path="/v1/completions" if task.endpoint == "completions" else "/v1/chat/completions",
@@ -60,10 +60,18 @@ def encode(task: TaskRequest, job_id: str) -> WireRequest:
 
 
 def _choices(task: TaskRequest) -> int:
-    n = task.extra_body.get("n", task.n)
+    n = _count(task.extra_body.get("n", task.n))
     prompts = task.prompt_embeds if task.prompt is None else task.prompt
     several = isinstance(prompts, list) and not isinstance(prompts[0], int)
-    return (len(prompts) if prompts and several else 1) * (n if isinstance(n, int) and n > 0 else 1)
+    return (len(prompts) if prompts and several else 1) * max(n, 1)
+
+
+def _count(n: Any) -> int:
+    """A number as vLLM takes it, which is also as text; what it refuses is 1."""
+    try:
+        return int(n)
+    except (TypeError, ValueError, OverflowError):
+        return 1
 
 
 # Printable ASCII stays as it is; a header holds nothing else, so the rest is percent-encoded.

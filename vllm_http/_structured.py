@@ -124,6 +124,16 @@ def json_schema(kind: type) -> dict[str, Any]:
         raise InvalidRequest(f"{kind.__name__} has no JSON schema: {failure}") from None
 
 
+def with_schema(structured: dict[str, Any]) -> dict[str, Any]:
+    """Structured outputs as a dict, with the JSON schema in place of a type that stands for it.
+
+    Raises:
+        InvalidRequest: The type has no JSON schema.
+    """
+    kind = structured.get("json")
+    return {**structured, "json": json_schema(kind)} if isinstance(kind, type) else structured
+
+
 def response_format(kind: type) -> dict[str, Any]:
     """The ``response_format`` that asks for a type's JSON.
 

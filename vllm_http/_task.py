@@ -10,7 +10,7 @@ from typing import Any
 
 from ._errors import InvalidRequest, shown
 from ._limits import Endpoint, identifier, kept, mapping, sent, text, token_ids, whole
-from ._structured import StructuredOutputs, response_format
+from ._structured import StructuredOutputs, response_format, with_schema
 from ._task_input import InputFields
 from ._task_output import OutputFields
 from ._task_sampling import SamplingFields
@@ -81,8 +81,9 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         correlation_id: Sent as ``X-Correlation-Id``; the job_id if None.
         job_id: Unique among the adapter's live tasks; `submit` makes a UUID if None.
         extra_body: More fields of the request body under vLLM's own names, sent as they are. It
-            may not set ``stream``, ``stream_options``, ``prompt`` or ``messages``, nor repeat a
-            field that is set above, nor use a name that vLLM has given up.
+            may not set ``stream``, ``stream_options`` (see `include_usage`), ``prompt`` or
+            ``messages``, nor repeat a field that is set above, nor use a name that vLLM has given
+            up.
     """
 
     prompt: str | list[int] | list[str] | list[list[int]] | None = sent(_prompt)
@@ -97,12 +98,16 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
     def __post_init__(self) -> None:
         if isinstance(self.response_format, type):
             self.response_format = response_format(self.response_format)
+        if isinstance(self.structured_outputs, dict):
+            self.structured_outputs = with_schema(self.structured_outputs)
 
     def __repr__(self) -> str:
         """What is set, but for what was said: a task is soon in a log or a traceback."""
-        members = ((f.name, getattr(self, f.name)) for f in fields(self))
+        members = ((f, getattr(self, f.name)) for f in fields(self))
         told = (
-            f"{name}={_told(name, value)}" for name, value in members if value not in (None, {})
+            f"{f.name}={_told(f.name, value)}"
+            for f, value in members
+            if value not in (None, {}, f.default)
         )
         return f"TaskRequest({', '.join(told)})"
 
@@ -182,7 +187,10 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         mapping("extra_body", self.extra_body)
         for key in self.extra_body:
             if key in _OWNED:
-                raise InvalidRequest(f"extra_body.{key}: not settable; the adapter owns this field")
+                instead = "; use include_usage" if key == "stream_options" else ""
+                raise InvalidRequest(
+                    f"extra_body.{key}: not settable; the adapter owns this field{instead}"
+                )
             if key in _REMOVED:
                 raise InvalidRequest(f"extra_body.{key}: vLLM has removed it; use {_REMOVED[key]}")
             if key in _FIELDS and getattr(self, key, None) is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ._limits import each, either, flag, mapping_with, sent, whole
+from ._limits import each, either, flag, kept, mapping_with, sent, whole
 from ._structured import StructuredOutputs, check_structured
 
 
@@ -38,6 +38,10 @@ class OutputFields:
         include_reasoning: Chat only: False hides the reasoning.
         stream_interval: At least so many tokens in each event, but for the first; it can only
             raise what the server was started with.
+        include_usage: Ask for the engine's counts at the end of a stream (vLLM's
+            ``stream_options``). False sends no ``stream_options`` at all, for engines and
+            gateways that refuse them; the counts are then the client's own, unless they come
+            unasked, and `Metrics.usage_source` says which.
     """
 
     structured_outputs: StructuredOutputs | dict[str, Any] | None = sent(check_structured)
@@ -55,3 +59,4 @@ class OutputFields:
     include_stop_str_in_output: bool | None = sent(flag)
     include_reasoning: bool | None = sent(flag, only="chat")
     stream_interval: int | None = sent(whole(1))
+    include_usage: bool = kept(flag, default=True)
