@@ -54,3 +54,17 @@ def ended(*events: bytes, choices: int = 1) -> WorkerError | None:
     for one in events:
         stream.feed(one)
     return verdict(stream)
+
+
+def read(*events: bytes) -> tuple[Decoder, list[Token]]:
+    """A stream with these events and an end, which it is not refused for."""
+    stream = decoder()
+    tokens = [token for one in events for token in stream.feed(one)]
+    tokens += stream.feed(text(None, "stop") + DONE)
+    assert verdict(stream) is None
+    return stream, tokens
+
+
+def raw(json_text: str) -> bytes:
+    """An event with this JSON, to the letter."""
+    return b"data: " + json_text.encode() + b"\n\n"

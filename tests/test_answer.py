@@ -32,6 +32,7 @@ from vllm_http import (
 from vllm_http._collector import Collector
 from vllm_http._decoder import AnswerDecoder, DocumentDecoder
 from vllm_http._redact import Redactor
+from vllm_http._tool_calls import Piece, ToolCalls
 
 
 def document(choices: int = 1, max_bytes: int = 1 << 20) -> DocumentDecoder:
@@ -112,13 +113,13 @@ def test_arguments_are_complete_with_their_last_character(value: Any, data: st.D
     """However they are cut into pieces, and not before."""
     whole = json.dumps(value, ensure_ascii=False)
     cut = data.draw(st.integers(0, len(whole) - 1))
-    one = ToolCall()
+    calls = ToolCalls()
 
-    one._add(ToolCallDelta(0, "id", "f", whole[:cut]))
-    assert not one._so_far().complete
-    one._add(ToolCallDelta(0, arguments=whole[cut:]))
-    assert one._so_far().complete
-    assert one.parsed() == value
+    calls.take([Piece(0, "id", "f", whole[:cut])])
+    assert [one.complete for one in calls.so_far(None)] == [False]
+    calls.take([Piece(0, None, None, whole[cut:])])
+    (one,) = calls.so_far(None)
+    assert (one.complete, one.parsed()) == (True, value)
 
 
 def test_calls_of_a_failed_stream_are_in_its_partial() -> None:

@@ -37,7 +37,7 @@ def test_a_finish_reason_and_done_make_an_honest_end() -> None:
         ([text("a")], "stream was cut: it ended without [DONE]"),
         ([text("a", "stop")], "stream was cut: it ended without [DONE]"),
         ([text("a", "stop"), b"data: [DO"], "it ended without [DONE], 9 bytes into an event"),
-        ([text("a", "stop"), DONE[:-1]], "it ended without [DONE], 13 bytes into an event"),
+        ([text("a", "stop"), DONE[:-3]], "it ended without [DONE], 11 bytes into an event"),
         ([DONE], "answer is incomplete: 1 of 1 choices had no finish_reason"),
         ([text("a"), DONE], "answer is incomplete: 1 of 1 choices had no finish_reason"),
         ([event(choices=[], usage={}), DONE], "1 of 1 choices had no finish_reason"),
@@ -64,12 +64,14 @@ def test_each_choice_needs_an_end() -> None:
     assert ended(text("a", "stop", 1), text("b", "stop", 0), DONE, choices=2) is None
 
 
-def test_a_choice_that_nobody_asked_for_needs_an_end_too() -> None:
-    """Several prompts give more choices than n; each of them has to end."""
-    error = ended(text("a", "stop", 0), text("b", None, 5), DONE)
+@pytest.mark.parametrize(("index", "choices"), [(1, 1), (5, 2), (-1, 2), (2**70, 3)])
+def test_a_choice_that_nobody_asked_for_is_an_error(index: int, choices: int) -> None:
+    """The engine mistakes this answer for another; the message says what came and what was due."""
+    error = ended(text("a", "stop", 0), text("b", "stop", index), DONE, choices=choices)
 
     assert isinstance(error, StreamingError)
-    assert "1 of 2 choices" in error.message
+    assert f"choice {index} came, and the task asked for {choices}" in error.message
+    assert error.retriable is False
 
 
 def test_one_aborted_choice_spoils_the_stream() -> None:
@@ -225,6 +227,22 @@ def test_an_error_keeps_the_tokens_before_it() -> None:
     assert stream.over
     assert stream.feed(text("c", "stop") + DONE) == []
     assert isinstance(verdict(stream), EngineUnavailable)
+
+
+def test_text_that_comes_with_an_error_is_told_before_it() -> None:
+    """It is in the same event; the error's class is as if it had not been."""
+    stream = decoder()
+
+    beside = event(choices=[{"text": "a"}], error={"message": "no", "code": 400})
+    assert texts(stream.feed(beside + text("b"))) == ["a"]
+    assert type(verdict(stream)) is InvalidRequest
+
+
+def test_an_error_beside_what_is_no_choice_is_the_error() -> None:
+    """It says more than the garbage next to it."""
+    error = ended(event(choices=[{"text": 5}], error={"message": "no", "code": 400}))
+
+    assert type(error) is InvalidRequest
 
 
 def test_an_error_holds_no_secret() -> None:

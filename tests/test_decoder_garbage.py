@@ -29,14 +29,12 @@ from vllm_http import StreamingError, WorkerError
         event(choices=[5]),
         event(choices=[None]),
         event(choices="x"),
-        event(choices=[], usage="x"),
-        event(choices=[], usage={"completion_tokens": "5"}),
-        text("a", index="0"),  # type: ignore[arg-type]
-        text("a", index=None),  # type: ignore[arg-type]
+        text("a", index="x"),  # type: ignore[arg-type]
+        text("a", index=True),
+        text("a", index=1),
+        text("a", index=-1),
         text(5),  # type: ignore[arg-type]
         text("a", 5),  # type: ignore[arg-type]
-        text("a", token_ids=["1"]),
-        text("a", logprobs=[1]),
         event(choices=[{"delta": "a"}]),
         delta(content=["a"]),
         b"data: " + b"[" * 100_000 + b"\n\n",
@@ -72,7 +70,9 @@ def test_an_event_that_is_too_large_ends_the_stream() -> None:
     assert texts(stream.feed(text("a") + b'data: {"x": "' + b"x" * 200)) == ["a"]
     error = verdict(stream)
     assert isinstance(error, StreamingError)
-    assert error.message == "engine sent an event of more than 200 bytes"
+    assert error.message == (
+        "engine sent an event of more than 200 bytes; raise max_event_bytes to let it through"
+    )
     assert error.retriable is False
 
 

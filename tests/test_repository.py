@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_structured",
         "_task",
         "_answer",
+        "_tool_calls",
         "_metrics",
         "_events",
         "_engine",

@@ -40,26 +40,25 @@ plain_texts = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), m
 
 
 def dispatched(stream: bytes) -> list[str]:
-    """The data of a stream's events by the WHATWG's rules (HTML, 9.2.6), but for empty data.
+    """The data of a stream's messages by the WHATWG's rules (HTML, 9.2.6), but for empty data.
 
-    Empty data is left out because no JSON is in it.
+    Empty data is left out because no JSON is in it; events of other types are not messages.
     """
     every_line = re.split("\r\n|\n|\r", stream.decode().removeprefix(BOM))
     events: list[str] = []
     data: list[str] = []
+    kind = ""
     for line in every_line[:-1]:  # the last one has no end yet
         field, _, value = line.partition(":")
         if not line:
-            events.append("\n".join(data))
-            data = []
+            if kind in ("", "message"):
+                events.append("\n".join(data))
+            data, kind = [], ""
         elif field == "data":
             data.append(value.removeprefix(" "))
+        elif field == "event":
+            kind = value.removeprefix(" ")
     return [event for event in events if event]
-
-
-def as_text(payload: bytes | str) -> str:
-    """A payload as text: those that sseclient-py read come as text, the others as bytes."""
-    return payload.decode() if isinstance(payload, bytes) else payload
 
 
 def framed(pieces: list[bytes], limit: int = PLENTY) -> tuple[list[str], str | None]:
@@ -67,7 +66,7 @@ def framed(pieces: list[bytes], limit: int = PLENTY) -> tuple[list[str], str | N
     framer = EventFramer(limit)
     payloads: list[str] = []
     for piece in pieces:
-        payloads += map(as_text, framer.feed(piece))
+        payloads += [payload.decode() for payload in framer.feed(piece)]
         if framer.failure:
             break
     return payloads, framer.failure
@@ -126,7 +125,11 @@ def test_recorded_stream_gives_its_events(name: str) -> None:
         (b"data:\n\ndata: \n\n", []),
         (b": keep-alive\n\ndata: a\n\n", ["a"]),
         (b"\n\n\ndata: a\n\n\n\n\ndata: b\n\n", ["a", "b"]),
-        (b"event: x\nid: 1\nretry: 5\ndata: a\n\n", ["a"]),
+        (b"id: 1\nretry: 5\ndata: a\n\n", ["a"]),
+        (b"event: message\ndata: a\n\n", ["a"]),
+        (b"event\ndata: a\n\nevent:\ndata: b\n\n", ["a", "b"]),
+        (b"event: ping\ndata: a\n\ndata: b\n\n", ["b"]),
+        (b"event: ping\nevent: message\ndata: a\n\n", ["a"]),
         ("data: \u2028\x85\x00\n\n".encode(), ["\u2028\x85\x00"]),
         ((BOM + "data: a\n\n").encode(), ["a"]),
         ((BOM + BOM + "data: a\n\n").encode(), []),
@@ -162,6 +165,11 @@ def test_a_finished_stream_leaves_nothing_behind() -> None:
 # The limit.
 
 
+def too_large(limit: int) -> str:
+    """What happened, and what to do."""
+    return f"an event of more than {limit} bytes; raise max_event_bytes to let it through"
+
+
 EVENTS = [b"data: abcdef", b": a comment", b"data: a\ndata: b", b"data:abcdef", b"id: 1\ndata: a"]
 
 
@@ -183,7 +191,7 @@ def test_an_event_over_the_limit_fails_however_it_is_cut(event: bytes, rest: byt
     limit = len(event) - 1
 
     for pieces in ([stream], single_bytes(stream), *halves(stream)):
-        assert framed(pieces, limit) == (["1"], f"an event of more than {limit} bytes")
+        assert framed(pieces, limit) == (["1"], too_large(limit))
 
 
 def test_nothing_comes_after_a_failure() -> None:
@@ -211,7 +219,7 @@ def test_bad_utf8_is_a_failure_after_the_events_before_it(line: bytes) -> None:
     """Bytes that are no text end the stream; what came before them is given."""
     framer = EventFramer(PLENTY)
 
-    assert framer.feed(b": c\n\ndata: a\n\n" + line + b"\n\n") == ["a"]
+    assert framer.feed(b": c\n\ndata: a\n\n" + line + b"\n\n") == [b"a"]
     assert framer.failure == "an event that is not UTF-8 (invalid start byte)"
 
 

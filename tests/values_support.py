@@ -85,7 +85,7 @@ metrics = st.builds(
 )
 reals = st.floats(-1e6, 0)
 byte_values = st.none() | st.lists(st.integers(0, 255), max_size=3)
-tops = st.builds(TopLogprob, token=text, logprob=reals, bytes=byte_values)
+tops = st.builds(TopLogprob, token=text, logprob=st.none() | reals, bytes=byte_values)
 logprobs = st.none() | st.lists(
     st.builds(
         Logprob,
@@ -103,7 +103,7 @@ prompt_logprobs = st.lists(
         st.builds(
             PromptLogprob,
             token_id=counts,
-            logprob=reals,
+            logprob=st.none() | reals,
             rank=st.none() | counts,
             decoded_token=st.none() | text,
         ),
@@ -128,6 +128,7 @@ choices = st.builds(
     logprobs=logprobs,
     prompt_token_ids=token_ids,
     prompt_logprobs=st.none() | prompt_logprobs,
+    refusal=text,
 )
 infos = st.builds(
     AnswerInfo,
@@ -181,6 +182,7 @@ tokens = st.builds(
     logprobs=logprobs,
     reasoning=st.none() | text,
     tool_calls=st.none() | st.lists(pieces, max_size=2),
+    refusal=st.none() | text,
 )
 ends = st.builds(
     End,
@@ -191,7 +193,13 @@ ends = st.builds(
     choices=st.lists(choices, max_size=3),
     info=st.none() | infos,
 )
-failures = st.builds(Error, error=errors(st.none() | completions(st.none())))
+failures = st.builds(
+    Error,
+    error=errors(st.none() | completions(st.none())),
+    metrics=st.none() | metrics,
+    choices=st.lists(choices, max_size=2),
+    info=st.none() | infos,
+)
 
 
 def facts(error: WorkerError | None) -> dict[str, Any]:

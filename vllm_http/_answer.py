@@ -10,15 +10,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._values import Value
+from ._values import Value, well_formed
 
 
 @dataclass
 class TopLogprob:
-    """One of the likeliest tokens at a place."""
+    """One of the likeliest tokens at a place; None where the engine had no number."""
 
     token: str
-    logprob: float
+    logprob: float | None = None
     bytes: list[int] | None = None
 
 
@@ -29,7 +29,7 @@ class Logprob:
     Attributes:
         token: Its text, or ``"token_id:123"`` (``return_tokens_as_token_ids``).
         logprob: Natural logarithm; vLLM says -9999.0 for minus infinity. None for the first
-            token of an echoed prompt.
+            token of an echoed prompt, and where the engine had no number (NaN).
         bytes: Of the token, where it is part of a character; chat only.
         top_logprobs: The likeliest, and the one that was taken if it is not among them.
         text_offset: Where its text begins in the answer; prompts only.
@@ -44,10 +44,10 @@ class Logprob:
 
 @dataclass
 class PromptLogprob:
-    """How likely a token was at a place of the prompt."""
+    """How likely a token was at a place of the prompt; None where the engine had no number."""
 
     token_id: int
-    logprob: float
+    logprob: float | None = None
     rank: int | None = None
     decoded_token: str | None = None
 
@@ -57,7 +57,8 @@ class ToolCallDelta:
     """A piece of a tool call.
 
     Attributes:
-        index: Which of the answer's calls.
+        index: Which of the choice's calls: its place in `Choice.tool_calls`, whatever number the
+            engine gave it.
         id: With its first piece.
         name: The function's; with its first piece.
         arguments: More of their JSON text.
@@ -83,34 +84,26 @@ class ToolCall:
     name: str = ""
     arguments: str = ""
     complete: bool = False
-    """Whether `arguments` are a whole JSON object. One that was cut by max_tokens is not."""
+    """Whether `arguments` are a whole JSON object, or none were needed. Arguments that were cut by
+    max_tokens are not complete."""
 
     def parsed(self) -> dict[str, Any]:
-        """The arguments.
+        """The arguments; {} for a complete call without any.
 
         Raises:
             ValueError: The call is not `complete`.
         """
-        value = json.loads(self.arguments)
+        if self.complete and not self.arguments.strip():
+            return {}
+        try:
+            value = json.loads(self.arguments)
+            if "\\ud" in self.arguments.lower():  # an escape, perhaps of half a surrogate pair
+                value = well_formed(value)
+        except RecursionError:
+            raise ValueError(f"the arguments of {self.name} are nested too deeply") from None
         if not isinstance(value, dict):
             raise ValueError(f"the arguments of {self.name} are no JSON object")
         return value
-
-    def _add(self, delta: ToolCallDelta) -> None:
-        """Append what has come."""
-        self.id = self.id or delta.id or ""
-        self.name = self.name or delta.name or ""
-        self.arguments += delta.arguments
-
-    def _so_far(self, finish_reason: str | None = None) -> ToolCall:
-        """A copy, with `complete` as it is now."""
-        # vLLM 0.32 makes up "{}" for a call that max_tokens cuts just behind its name.
-        complete = finish_reason != "length" or self.arguments != "{}"
-        try:
-            self.parsed()
-        except (ValueError, RecursionError):
-            complete = False
-        return ToolCall(self.id, self.name, self.arguments, complete)
 
 
 @dataclass(frozen=True)
@@ -130,6 +123,7 @@ class Choice(Value):
         prompt_token_ids: The prompt's tokens, when asked for (``return_token_ids``).
         prompt_logprobs: For each token of the prompt, when asked for; None for the first, before
             which nothing stands.
+        refusal: Why the model would not answer, where the server tells it apart.
     """
 
     index: int
@@ -142,6 +136,7 @@ class Choice(Value):
     logprobs: list[Logprob] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: list[list[PromptLogprob] | None] | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True)

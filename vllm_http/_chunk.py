@@ -1,24 +1,32 @@
-"""What of vLLM's JSON is read: chunks of a stream, and whole answers. The rest is skipped."""
+"""What of vLLM's JSON is read: chunks of a stream, and whole answers. The rest is skipped.
+
+`_chunk_reader` reads them. Every field may be null or missing.
+"""
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from typing import Any, TypeAlias
 
 import msgspec
 
-from ._answer import Logprob, PromptLogprob, ToolCallDelta, TopLogprob
+from ._answer import Logprob, PromptLogprob, TopLogprob
 from ._metrics import RequestMetrics
 
 
-class _Function(msgspec.Struct, gc=False):
+class Function(msgspec.Struct, gc=False):
+    """A piece of a call of a function."""
+
     name: str | None = None
     arguments: str | None = None
 
 
-class _ToolCall(msgspec.Struct, gc=False):
+class ToolCallPiece(msgspec.Struct, gc=False):
+    """The same, and of which call it is."""
+
     index: int | None = None  # absent from whole answers
     id: str | None = None
-    function: _Function | None = None
+    function: Function | None = None
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -27,7 +35,9 @@ class Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None  # before vLLM 0.12 or so
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[ToolCallPiece] | None = None
+    refusal: str | None = None
+    function_call: Function | None = None  # OpenAI's before tool_calls; some gateways keep to it
 
 
 class Logprobs(msgspec.Struct, gc=False):
@@ -36,12 +46,12 @@ class Logprobs(msgspec.Struct, gc=False):
     content: list[Logprob] | None = None
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
+    top_logprobs: list[dict[str, float | None] | None] | None = None
     text_offset: list[int] | None = None
 
 
 class _PromptLogprob(msgspec.Struct, gc=False):
-    logprob: float
+    logprob: float | None = None
     rank: int | None = None
     decoded_token: str | None = None
 
@@ -64,13 +74,17 @@ class ChunkChoice(msgspec.Struct, gc=False):
     prompt_logprobs: PromptLogprobs | None = None
 
 
-class _PromptDetails(msgspec.Struct):
+class PromptDetails(msgspec.Struct):
+    """Of the prompt's tokens."""
+
     cached_tokens: int | None = None
     created_cache_tokens: int | None = None
     multimodal_tokens: dict[str, int] | None = None
 
 
-class _CompletionDetails(msgspec.Struct):
+class CompletionDetails(msgspec.Struct):
+    """Of the tokens that were made."""
+
     reasoning_tokens: int | None = None
 
 
@@ -79,8 +93,8 @@ class Usage(msgspec.Struct):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -112,19 +126,11 @@ class FlatError(msgspec.Struct):
     code: Any = None
 
 
-read_chunk = msgspec.json.Decoder(Chunk).decode
-read_envelope = msgspec.json.Decoder(Envelope).decode
-read_flat_error = msgspec.json.Decoder(FlatError).decode
-
-NOT_A_CHUNK = (msgspec.MsgspecError, UnicodeError, RecursionError)
-"""What the readers raise. Its text names types and offsets, never content."""
-
-
 def metrics_of(found: Any) -> RequestMetrics | None:
     """The engine's own times; None where they are in a form of another version."""
     try:
         return msgspec.convert(found, RequestMetrics)
-    except NOT_A_CHUNK:
+    except msgspec.ValidationError:
         return None
 
 
@@ -134,14 +140,13 @@ def logprobs_of(found: Logprobs) -> list[Logprob] | None:
         return found.content
     if not found.tokens:
         return None
-    missing = [None] * len(found.tokens)
     return [
         Logprob(token, logprob, None, [TopLogprob(*pair) for pair in (top or {}).items()], offset)
         for token, logprob, top, offset in zip(
             found.tokens,
-            found.token_logprobs or missing,
-            found.top_logprobs or missing,
-            found.text_offset or missing,
+            chain(found.token_logprobs or (), repeat(None)),
+            chain(found.top_logprobs or (), repeat(None)),
+            chain(found.text_offset or (), repeat(None)),
             strict=False,
         )
     ]
@@ -157,13 +162,3 @@ def _of_place(place: dict[int, _PromptLogprob]) -> list[PromptLogprob]:
         PromptLogprob(token, one.logprob, one.rank, one.decoded_token)
         for token, one in place.items()
     ]
-
-
-def tool_calls_of(delta: Delta) -> list[ToolCallDelta]:
-    """The pieces of its calls."""
-    pieces = []
-    for position, call in enumerate(delta.tool_calls or ()):
-        function = call.function or _Function()
-        index = position if call.index is None else call.index
-        pieces.append(ToolCallDelta(index, call.id, function.name, function.arguments or ""))
-    return pieces

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ._answer import Choice, Logprob, ToolCall
+from ._answer import Choice, Logprob
 from ._events import Completion, End, Error, Token, TokenEvent
+from ._tool_calls import ToolCalls
 
 
 class _Parts:
@@ -15,32 +16,39 @@ class _Parts:
         self.texts: list[str] = []
         self.reasoning: list[str] = []
         self.token_ids: list[int] | None = None
+        self.ids_missing = False  # of some text: what is left would pass for all of them
         self.logprobs: list[Logprob] | None = None
-        self.tool_calls: dict[int, ToolCall] = {}
+        self.refusal: list[str] = []
+        self.tool_calls = ToolCalls()
 
     def add(self, token: Token) -> None:
         self.texts.append(token.text)
         if token.reasoning:
             self.reasoning.append(token.reasoning)
-        if token.token_ids is not None:
+        if token.token_ids is None:
+            self.ids_missing = self.ids_missing or bool(token.text)
+        else:
             self.token_ids = self.token_ids or []
             self.token_ids += token.token_ids
         if token.logprobs is not None:
             self.logprobs = self.logprobs or []
             self.logprobs += token.logprobs
         for piece in token.tool_calls or ():
-            self.tool_calls.setdefault(piece.index, ToolCall())._add(piece)
+            self.tool_calls.add(piece)
+        if token.refusal:
+            self.refusal.append(token.refusal)
 
     def choice(self, end: Choice) -> Choice:
         """The choice, given how it ended."""
-        calls = [self.tool_calls[index]._so_far() for index in sorted(self.tool_calls)]
         return replace(
             end,
             text="".join(self.texts),
             reasoning="".join(self.reasoning),
-            token_ids=self.token_ids,
+            token_ids=None if self.ids_missing else self.token_ids,
             logprobs=self.logprobs,
-            tool_calls=end.tool_calls or calls,
+            refusal="".join(self.refusal),
+            # An end has them from the decoder; a failure elsewhere (a relay's) knows of none.
+            tool_calls=end.tool_calls or self.tool_calls.so_far(end.finish_reason),
         )
 
 
@@ -68,8 +76,8 @@ class Collector:
 
     def completion(self) -> Completion:
         """All that was taken so far; after an error, the error's ``partial`` as well."""
-        end = self._last if isinstance(self._last, End) else None
-        ends = {choice.index: choice for choice in end.choices} if end is not None else {}
+        last = self._last
+        ends = {choice.index: choice for choice in last.choices} if last is not None else {}
         choices = [
             self._parts.get(index, _Parts()).choice(ends.get(index, Choice(index)))
             for index in sorted({*self._parts, *ends})
@@ -77,12 +85,12 @@ class Collector:
         completion = Completion(
             job_id=self._job_id,
             text=choices[0].text,
-            finish_reason=end.finish_reason if end is not None else None,
-            stop_reason=end.stop_reason if end is not None else None,
+            finish_reason=last.finish_reason if isinstance(last, End) else choices[0].finish_reason,
+            stop_reason=last.stop_reason if isinstance(last, End) else choices[0].stop_reason,
             token_ids=choices[0].token_ids,
-            metrics=end.metrics if end is not None else None,
+            metrics=last.metrics if last is not None else None,
             choices=choices,
-            info=end.info if end is not None else None,
+            info=last.info if last is not None else None,
         )
         if isinstance(self._last, Error):
             self._last.error.partial = completion

@@ -10,13 +10,24 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 
-from ._chunk import NOT_A_CHUNK, Chunk, read_chunk, read_flat_error
-from ._errors import StreamingError, WorkerError
+from ._chunk import Chunk
+from ._chunk_reader import (
+    NOT_A_CHUNK,
+    read_chunk,
+    read_flat_error,
+    read_leniently,
+    read_strictly,
+)
+from ._errors import StreamingError, WorkerError, shown
 from ._events import Token
 from ._redact import Redactor
-from ._refusal import refusal_in_stream
+from ._refusal import refusal_in_stream, refusal_of_event
 from ._sse import EventFramer
 from ._tally import Tally
+
+
+_HEAD = 64
+"""Bytes of a body that are kept until there is content: they tell what a body is that has none."""
 
 
 class AnswerDecoder(Tally, ABC):
@@ -71,25 +82,34 @@ class Decoder(AnswerDecoder):
     def __init__(self, *, choices: int, max_event_bytes: int, redact: Redactor) -> None:
         super().__init__(choices=choices, max_event_bytes=max_event_bytes, redact=redact)
         self._framer = EventFramer(max_event_bytes)
+        self._head = b""
 
     def feed(self, chunk: bytes) -> list[Token]:
         tokens: list[Token] = []
         if self.over:
             return tokens
+        if not self.content and len(self._head) < _HEAD:
+            self._head += chunk[:_HEAD]
         payloads = self._framer.feed(chunk)
         try:
             for payload in payloads:
-                if payload in (b"[DONE]", "[DONE]"):
-                    self.done = True
-                    return tokens
-                parsed = read_chunk(payload)
+                try:
+                    parsed = read_strictly(payload)
+                except NOT_A_CHUNK as failure:
+                    if _is_done(payload):
+                        self.done = True
+                        return tokens
+                    parsed = read_leniently(payload, Chunk, failure)
                 if not parsed.choices or parsed.error is not None:
                     self.failure = self._refusal(parsed, payload)
-                    if self.failure is not None:
-                        return tokens
                 self.take(parsed, payload, tokens)
+                if self.failure is not None:
+                    return tokens
+            if self._framer.error is not None:
+                self.failure = refusal_of_event(self._framer.error, self._redact, begun=self.begun)
         except NOT_A_CHUNK as failure:
-            self._fail(f"an event that is not a chunk of vLLM's: {failure}")
+            if self.failure is None:
+                self._fail(f"an event that is not a chunk of vLLM's: {failure}")
             return tokens
         if self._framer.failure:
             self._fail(self._framer.failure)
@@ -97,34 +117,51 @@ class Decoder(AnswerDecoder):
 
     def finish(self) -> None:
         if self.failure is None and not self.done:
-            self._check_cut()
+            self._read_rest()
+        if self._framer.skipped is not None:
+            self.unread = self._redact(f"events of type {shown(self._framer.skipped)}")
         super().finish()
 
-    def _check_cut(self) -> None:
-        """The body ended without ``[DONE]``."""
+    def _read_rest(self) -> None:
+        """The body ended without ``[DONE]``, or without the blank line behind it."""
+        rest = self._framer.rest()
+        if rest and _is_done(rest[0]):
+            self.done = True
+            return
         self.check_not_aborted()
         left = self._framer.unfinished
-        if (refusal := self._refusal_without_framing(left)) is not None:
+        if (refusal := self._refusal_in_rest(rest, left)) is not None:
             raise refusal
+        if self.silent and self._head.lstrip().startswith((b"{", b"[")):
+            self._fail(
+                "one JSON document instead of a stream of events; a gateway that collects answers "
+                "or drops `stream` has to let them through"
+            )
+            return
         inside = f", {len(left)} bytes into an event" if left else ""
         raise StreamingError(f"stream was cut: it ended without [DONE]{inside}")
 
-    def _refusal_without_framing(self, left: bytes) -> WorkerError | None:
-        """What a gateway says that puts its error as plain JSON into an event stream."""
+    def _refusal_in_rest(self, rest: list[bytes], left: bytes) -> WorkerError | None:
+        """An error in what was left; a gateway may have put it there without any framing."""
         with contextlib.suppress(*NOT_A_CHUNK):
-            error = read_chunk(left).error
-            if error is not None:
-                return refusal_in_stream(error, self._redact)
+            if self._framer.error is not None:
+                return refusal_of_event(self._framer.error, self._redact, begun=self.begun)
+            payload = rest[0] if rest else left
+            return self._refusal(read_chunk(payload), payload)
         return None
 
-    def _refusal(self, chunk: Chunk, payload: bytes | str) -> WorkerError | None:
+    def _refusal(self, chunk: Chunk, payload: bytes) -> WorkerError | None:
         """The error that an event holds, if it is one."""
         error = chunk.error
-        if error is None and chunk.choices is None and chunk.usage is None:
+        if not error and chunk.choices is None and chunk.usage is None:
             flat = read_flat_error(payload)
             if flat.object == "error":
                 error = {"message": flat.message, "code": flat.code}
-        return None if error is None else refusal_in_stream(error, self._redact)
+        return refusal_in_stream(error, self._redact, begun=self.begun) if error else None
+
+
+def _is_done(payload: bytes) -> bool:
+    return payload.strip() == b"[DONE]"
 
 
 class DocumentDecoder(AnswerDecoder):
@@ -138,7 +175,10 @@ class DocumentDecoder(AnswerDecoder):
         tokens: list[Token] = []
         self._body += chunk
         if len(self._body) > self._max_bytes:
-            self._fail(f"an answer of more than {self._max_bytes} bytes")
+            self._fail(
+                f"an answer of more than {self._max_bytes} bytes; "
+                "raise max_event_bytes to let it through"
+            )
         elif not chunk and not self.over:
             self._read(tokens)
         return tokens
@@ -146,14 +186,13 @@ class DocumentDecoder(AnswerDecoder):
     def _read(self, tokens: list[Token]) -> None:
         try:
             answer = read_chunk(self._body)
+            if answer.error:
+                self.failure = refusal_in_stream(answer.error, self._redact)
+                return
+            self.take(answer, self._body, tokens)
+            self.done = True
         except NOT_A_CHUNK as failure:
             if "truncated" in str(failure):  # the body ended before its Content-Length
                 self.failure = StreamingError("answer was cut: it ended before its JSON")
             else:
                 self._fail(f"an answer that is not vLLM's: {failure}")
-            return
-        if answer.error is not None:
-            self.failure = refusal_in_stream(answer.error, self._redact)
-            return
-        self.take(answer, self._body, tokens)
-        self.done = True

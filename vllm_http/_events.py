@@ -62,6 +62,7 @@ class Token(_Event):
         logprobs: Of each token behind it, when asked for.
         reasoning: More of what a reasoning model thinks before it answers.
         tool_calls: More of the calls that it makes; `End.choices` has them whole.
+        refusal: More of why it will not answer, where the server tells it apart.
     """
 
     type: ClassVar[str] = "token"
@@ -73,6 +74,7 @@ class Token(_Event):
     logprobs: list[Logprob] | None = None
     reasoning: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+    refusal: str | None = None
 
 
 @dataclass(slots=True)
@@ -102,11 +104,21 @@ class End(_Event):
 
 @dataclass(slots=True)
 class Error(_Event):
-    """The stream failed; what came before it was real."""
+    """The stream failed; what came before it was real.
+
+    Attributes:
+        error: Why.
+        metrics: What it cost; None if the task never began.
+        choices: How far each choice had come, as in an `End`: also what was told of its prompt.
+        info: What the answer had said of itself; None if nothing.
+    """
 
     type: ClassVar[str] = "error"
 
     error: WorkerError
+    metrics: Metrics | None = None
+    choices: list[Choice] = field(default_factory=list)
+    info: AnswerInfo | None = None
 
 
 TokenEvent: TypeAlias = Started | Token | End | Error
@@ -122,10 +134,10 @@ class Completion(Value):
         finish_reason: Choice 0's; None if it did not finish.
         stop_reason: Choice 0's.
         token_ids: Choice 0's, when asked for.
-        metrics: From the `End`; None after an error.
+        metrics: From the `End` or the `Error`.
         choices: All of them, by index.
         error: Why it failed; None if it did not.
-        info: From the `End`.
+        info: From the `End` or the `Error`.
     """
 
     job_id: str | None
@@ -148,19 +160,35 @@ class Completion(Value):
         """Choice 0's, whole."""
         return self.choices[0].tool_calls if self.choices else []
 
-    def message(self) -> dict[str, Any]:
+    @property
+    def refusal(self) -> str:
+        """Choice 0's."""
+        return self.choices[0].refusal if self.choices else ""
+
+    def message(self, *, reasoning: bool = False) -> dict[str, Any]:
         """Choice 0 as the message that follows those of the task.
 
         To go on with the chat, append it to them as it is: the engine then finds all but the
         new message in its prefix cache.
+
+        Args:
+            reasoning: Carry the reasoning back, under vLLM's own name, ``reasoning``. It is for
+                models that think between calls of tools and go on with their thoughts once the
+                tool has answered (gpt-oss, MiniMax-M2, Kimi K2 Thinking, ...); what becomes of it
+                is up to the model's chat template.
         """
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if reasoning and self.reasoning:
+            message["reasoning"] = self.reasoning
+        if self.refusal:
+            message["refusal"] = self.refusal
         if self.tool_calls:
             message["tool_calls"] = [
                 {
                     "id": call.id,
                     "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
+                    # vLLM refuses a call whose arguments are no JSON.
+                    "function": {"name": call.name, "arguments": call.arguments.strip() or "{}"},
                 }
                 for call in self.tool_calls
             ]

@@ -5,8 +5,10 @@ Classified by the number alone, never by vLLM's ``type`` strings: 400 has at lea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -20,6 +22,7 @@ from ._errors import (
     WorkerError,
 )
 from ._redact import Redactor
+from ._values import well_formed
 
 
 def refusal(
@@ -67,11 +70,51 @@ def refusal_of_answer(
     )
 
 
-def refusal_in_stream(error: Any, redact: Redactor) -> WorkerError:
-    """The error for ``{"error": ...}`` inside a 200 stream; its class follows from its ``code``."""
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else None
-    return refusal(status, redact(_text_of_error(error)))
+def refusal_in_stream(error: Any, redact: Redactor, *, begun: bool = False) -> WorkerError:
+    """The error for ``{"error": ...}`` inside a 200 stream; its class follows from its ``code``.
+
+    But for two cases in which a 4xx is not the caller's fault: an answer that has begun, since its
+    request was good, and a dead engine (vLLM up to 0.12 gives it a 400 there).
+
+    Args:
+        error: What stood there; JSON of any kind.
+        redact: Applied to its text.
+        begun: Whether a part of the answer had come.
+    """
+    status = _code_of(error)
+    text = _text_of_error(error)
+    failure = refusal(status, redact(text))
+    if isinstance(failure, InvalidRequest) and (begun or _ENGINE_DEAD.match(text)):
+        return EngineUnavailable(failure.message, status=status)
+    return failure
+
+
+def refusal_of_event(data: str, redact: Redactor, *, begun: bool) -> WorkerError:
+    """The error for an event of type ``error``, whose data is JSON in any form, or plain words."""
+    error: Any = data
+    with contextlib.suppress(ValueError, RecursionError):
+        error = json.loads(data)
+    if isinstance(error, dict):
+        error = error.get("error") or error.get("detail") or error
+    return refusal_in_stream(error, redact, begun=begun)
+
+
+_ENGINE_DEAD = re.compile(
+    r"EngineCore encountered an issue|Engine loop is not running|Background loop (has|is)\b"
+    r"|Engine process .*died"
+)
+"""How vLLM's own exceptions of a dead engine begin: of version 1 of its engine, and of 0."""
+
+
+def _code_of(error: Any) -> int | None:
+    """The status that an error names, as a number or as text."""
+    named = error if isinstance(error, dict) else {}
+    for code in (named.get("code"), named.get("status"), named.get("status_code")):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            number = float(code)  # type: ignore[arg-type]
+            if number.is_integer() and 400 <= number < 600:
+                return int(number)
+    return None
 
 
 def _text_of_body(body: bytes) -> str:
@@ -88,9 +131,10 @@ def _text_of_body(body: bytes) -> str:
 
 
 def _text_of_error(error: Any) -> str:
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return str(error["message"])
-    return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+    text = error.get("message") if isinstance(error, dict) else error
+    if not isinstance(text, str):
+        text = json.dumps(error, ensure_ascii=False)
+    return str(well_formed(text))
 
 
 def parse_retry_after(value: str | None) -> int | None:

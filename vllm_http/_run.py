@@ -21,7 +21,7 @@ from ._metrics import Metrics
 from ._reader import Reader
 from ._request import WireRequest, encode
 from ._settings import Labels, Timeouts
-from ._tally import Tally
+from ._tally import Tally, facts_of
 from ._task import TaskRequest
 from ._timeline import Timeline
 
@@ -218,7 +218,7 @@ class Run:
         error.job_id = self.job_id
         forget_frames(error)
         self.announce()
-        self._finish(Error(error))
+        self._finish(Error(error, self.metrics(), *facts_of(self._answer)))
 
     def crash(self, failure: BaseException) -> None:
         """End with what our own code has raised, wherever that was. Never raises.
@@ -236,10 +236,8 @@ class Run:
 
     def cancel(self) -> None:
         """End as the caller asked: what was not taken yet is dropped."""
-        choices = self._answer.choices if self._answer is not None else []
-        end = End(
-            self.metrics(), finish_reason="cancelled", request_id=self._served_id, choices=choices
-        )
+        ends = facts_of(self._answer)
+        end = End(self.metrics(), "cancelled", None, self._served_id, *ends)
         try:
             self._finish(end, purge=True)
         except BaseException:  # a signal handler's, between two of its steps

@@ -3,6 +3,9 @@
 sseclient-py reads the events; `EventFramer` hands it whole ones and mends what it gets wrong
 (measured with 1.9.0): a BOM swallows its first event, mixed line ends merge two events into one,
 an event that is unfinished at EOF is dispatched, and an event may grow without bound.
+
+Events have types. Those without one, or of type ``message``, are the answer's; ``error`` is told
+apart; what others say (``ping``) is not for us.
 """
 
 from __future__ import annotations
@@ -30,11 +33,15 @@ class EventFramer(SSEClient):
 
     Attributes:
         failure: Why nothing more comes, in words, or None. What came before it was given.
+        error: The data of an event of type ``error``, or None. Nothing is given after it.
+        skipped: The type of an event that was not given although it looks like a chunk, or None.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(iter(()))
         self.failure: str | None = None
+        self.error: str | None = None
+        self.skipped: str | None = None
         self._max_event_bytes = max_event_bytes
         self._open = bytearray()  # what has come of the event that is not finished yet
         self._head: bytes | None = b""  # the stream's first bytes, until they cannot be a BOM
@@ -45,9 +52,13 @@ class EventFramer(SSEClient):
         """What has come of an event that is not finished; a cut stream leaves it behind."""
         return bytes(self._open)
 
-    def feed(self, chunk: bytes) -> list[bytes | str]:
+    def rest(self) -> list[bytes]:
+        """The payload of the unfinished event, if the body's end may stand for its blank line."""
+        return self._payloads_of_any_event(bytes(self._open) + b"\n\n")
+
+    def feed(self, chunk: bytes) -> list[bytes]:
         """The payloads of the events that this chunk completes, in order."""
-        if self.failure is not None:
+        if self.failure is not None or self.error is not None:
             return []
         if self._head is not None:
             chunk = self._without_bom(chunk)
@@ -95,12 +106,15 @@ class EventFramer(SSEClient):
         position = 0
         for event in (*finished.split(b"\n\n"), self.unfinished):
             if len(event.strip(b"\n")) > self._max_event_bytes:
-                self.failure = f"an event of more than {self._max_event_bytes} bytes"
+                self.failure = (
+                    f"an event of more than {self._max_event_bytes} bytes; "
+                    "raise max_event_bytes to let it through"
+                )
                 return finished[:position]
             position += len(event) + 2
         return finished
 
-    def _payloads(self, finished: bytes) -> list[bytes | str]:
+    def _payloads(self, finished: bytes) -> list[bytes]:
         events: list[bytes] = finished.split(b"\n\n")
         events.pop()
         plain = finished.count(b"\n") == 2 * len(events) and all(
@@ -110,13 +124,19 @@ class EventFramer(SSEClient):
             return [event[6:] for event in events if len(event) > 6]
         return self._payloads_of_any_event(finished)
 
-    def _payloads_of_any_event(self, finished: bytes) -> list[bytes | str]:
+    def _payloads_of_any_event(self, finished: bytes) -> list[bytes]:
         self._event_source = iter((finished,))
-        payloads: list[bytes | str] = []
+        payloads: list[bytes] = []
         try:
             for event in self.events():
-                if event.data:
-                    payloads.append(event.data)
+                if event.event == "error":
+                    self.error = event.data
+                    break
+                # A gateway may give [DONE] a type of its own; no chunk looks like it.
+                if event.data and (event.event == "message" or event.data.strip() == "[DONE]"):
+                    payloads.append(event.data.encode())
+                elif '"choices"' in event.data:
+                    self.skipped = event.event
         except UnicodeDecodeError as failure:
             self.failure = f"an event that is not UTF-8 ({failure.reason})"
         return payloads

@@ -7,6 +7,8 @@ a missing field with a KeyError.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
@@ -31,6 +33,24 @@ def read_json(name: str, text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as failure:
         raise InvalidRequest(f"{name}: not JSON: {failure}") from None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(value: Any) -> Any:
+    """What JSON held, without what cannot be written again: lone surrogates, NaN, infinity.
+
+    Half of a surrogate pair becomes a replacement character, as in every decoder of UTF-16; no
+    server is known that sends the other half with its next event.
+    """
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [well_formed(item) for item in value]
+    if isinstance(value, dict):
+        return {well_formed(key): well_formed(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Value(DataClassJsonMixin):

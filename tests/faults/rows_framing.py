@@ -65,6 +65,12 @@ RAW_DEFLATE = zlib.compress(BODY)[2:-4]
 FIN = Cut("fin")
 SURROGATES = b'data: {"choices": [{"index": 0, "text": "\\ud83d\\ude00"}]}\n\n'
 HALF_A_PAIR = SURROGATES.replace(b"\\ude00", b"")
+ODD = (
+    text("a", index=None, logprobs=[1], token_ids="x", stop_reason=[]),  # type: ignore[arg-type]
+    text("b", index="0"),  # type: ignore[arg-type]
+    event(choices=[], usage="x", model=5, metrics=[]),
+)
+PING = b"event: ping\ndata: <now>\n\n"
 CLOSE = {"connection": "close"}
 MB_20, MB_7 = 20_000_000, 7_000_000
 
@@ -119,6 +125,13 @@ HARMLESS = [
     Row("tokens in the chunk of [DONE]", AFTER, raw(A, B, STOP + DONE + A),         END, "ab"),
     Row("bytes beyond the body",    AFTER,      [WireBytes(SURPLUS)],               END, "ab"),
     Row("surrogates escaped",       ALL_ALONG,  raw(SURROGATES, STOP, DONE),        END, "😀"),
+    Row("half a surrogate pair",    ALL_ALONG,  raw(HALF_A_PAIR, B, STOP, DONE),    END, "\ufffdb"),
+    Row("odd side fields",          ALL_ALONG,  raw(*ODD, STOP, DONE),              END, "ab"),
+    Row("events of other types",    ALL_ALONG,  raw(PING, A, PING, B, STOP, PING, DONE),
+                                                END, "ab"),
+    Row("[DONE] without a line end", ALL_ALONG, raw(A, B, STOP, b"data: [DONE]"),   END, "ab"),
+    Row("[DONE] without a line end, to the end", ALL_ALONG,
+        [Headers(chunked=False), *raw(A, B, STOP, b"data: [DONE]")],                END, "ab"),
     Row("a NUL",                    ALL_ALONG,  [Text("\0"), *WHOLE[1:]],           END, "\0b"),
     Row("HTTP/1.0",                 ALL_ALONG,  [WireBytes(HTTP_1_0), FIN],         END, "ab"),
     Row("content-length and chunks", ALL_ALONG, [WireBytes(BOTH)],                  END, "ab"),
@@ -134,12 +147,10 @@ WRONG_TYPES = {
     "a text":               line('"[DONE]"'),
     "choices as an object": event(choices={}),
     "choices of numbers":   event(choices=[5]),
+    "choice 1 of 1":        text("a", index=1),
     "text as a number":     text(5),  # type: ignore[arg-type]
-    "index as a text":      text("a", index="0"),  # type: ignore[arg-type]
-    "index as null":        text("a", index=None),  # type: ignore[arg-type]
     "finish_reason as a number": text("a", 5),  # type: ignore[arg-type]
     "content as an array":  delta(content=["a"]),
-    "usage as a text":      event(choices=[], usage="x"),
 }
 GARBAGES = {
     "half of JSON":         line('{"choices": ['),
@@ -148,7 +159,6 @@ GARBAGES = {
     "deep JSON":            line("[" * 100_000),
     "invalid UTF-8":        b"data: \xff\xfe\n\n",
     "invalid UTF-8 in a text": A.replace(b'"a"', b'"\xff"'),
-    "half a surrogate pair": HALF_A_PAIR,
     "a cut UTF-8 character": text("€").replace("€".encode(), "€".encode()[:2]),
     **{f"wrong type: {name}": data for name, data in WRONG_TYPES.items()},
 }

@@ -83,7 +83,7 @@ ROWS = [
     Row("finish_reason error", MIDDLE, [*AB, Finish("error"), Done()], CUT, "ab"),
     Row("error without SSE", NO_CONTENT, [Headers(), PLAIN_ERROR], INVALID, status=400,
         says="Bad day"),
-    Row("error without SSE", MIDDLE, [*AB, PLAIN_ERROR], INVALID, "ab", status=400,
+    Row("error without SSE", MIDDLE, [*AB, PLAIN_ERROR], DOWN, "ab", status=400,
         says="Bad day"),
 ]
 # fmt: on

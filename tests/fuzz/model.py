@@ -14,7 +14,7 @@ from vllm_http.testing import Cut, Done, EndBody, ErrorEvent, Event, Finish, Sta
 
 ATTEMPTS = 2
 
-GARBAGE = [Event(data) for data in ("<html>", "{", "null", '{"choices": 5}', '{"usage": "x"}')]
+GARBAGE = [Event(data) for data in ("<html>", "{", "null", '{"choices": 5}')]
 """What no vLLM sends."""
 
 IN_WORDS = {400: "InvalidRequest", 429: "CapacityExceeded", 503: "EngineUnavailable"}
@@ -62,7 +62,9 @@ def _end(script: Script, seen: Expected, finished: dict[int, str], choices: int)
         elif isinstance(step, Finish):
             finished[step.choice] = step.reason
         elif isinstance(step, ErrorEvent):
-            return IN_WORDS[step.code]
+            begun = seen.texts or any(reason != "abort" for reason in finished.values())
+            # What was answered was good: a 4xx is then the engine's own trouble.
+            return IN_WORDS[503 if begun and step.code == 400 else step.code]
         elif isinstance(step, Done):
             whole = len(finished) == choices and "abort" not in finished.values()
             return "End" if whole else "StreamingError"

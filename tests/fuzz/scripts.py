@@ -30,7 +30,7 @@ CODES = st.sampled_from([400, 429, 503])
 
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6)
 harmless: st.SearchStrategy[Step] = st.sampled_from(
-    [Comment(), Usage(), Event({}), Event({"type": "ping"})]
+    [Comment(), Usage(), Event({}), Event({"type": "ping"}), Event({"usage": "x"})]
 )
 refusals = st.builds(Status, CODES, st.sampled_from([None, b"<html>", {"error": "busy"}]))
 faults: st.SearchStrategy[Step] = st.one_of(

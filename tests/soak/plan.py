@@ -184,7 +184,8 @@ def _error(dice: random.Random) -> Fault:
     count, steps = _some(dice)
     code = dice.choice(list(REFUSALS))
     script = [*steps, ErrorEvent("Bad day", code), Done()]
-    return Fault("error in mid-stream", [script], REFUSALS[code], count)
+    sees = REFUSALS[503 if code == 400 else code]  # after content it is not the caller's fault
+    return Fault("error in mid-stream", [script], sees, count)
 
 
 def _refused(dice: random.Random) -> Fault:

@@ -12,7 +12,7 @@ from vllm_http import TaskRequest
 # Fields of a request that are no fields of a task, and why.
 LEFT = {
     "stream": "the adapter's own",
-    "stream_options": "the adapter's own: `include_usage`",
+    "stream_options": "the adapter's own; `TaskRequest.include_usage`",
     "request_id": "the adapter sends `X-Request-Id`, which is stronger",
     "session_id": "`TaskRequest.session_id` is for affinity among replicas and is not sent; "
     "to tell vLLM, send the header `X-Session-ID`",
@@ -55,8 +55,8 @@ ANSWERS = {
     "tool_calls[].function.arguments": "`ToolCallDelta.arguments`, `ToolCall.arguments`",
     "choices[].message.annotations.*": "-: always null in vLLM 0.32",
     "choices[].message.audio.*": "-: always null in vLLM 0.32",
-    "choices[].message.function_call.*": "-: always null in vLLM 0.32",
-    "choices[].message.refusal": "-: always null in vLLM 0.32",
+    "choices[].message.function_call.*": "as a tool call; always null in vLLM 0.32",
+    "choices[].message.refusal": "`Token.refusal`, `Choice.refusal`; always null in vLLM 0.32",
     "usage.prompt_tokens": "`Metrics.tokens_in`",
     "usage.completion_tokens": "`Metrics.tokens_generated`",
     "usage.total_tokens": "-: the sum of the two",

@@ -121,7 +121,7 @@ def test_logprobs_of_a_prompts_answer(adapter: VllmHttpAdapter) -> None:
     for one in found:
         assert one.text_offset is not None
         assert text[one.text_offset - first :].startswith(one.token)
-        likeliest = [top.logprob for top in one.top_logprobs]
+        likeliest = [top.logprob for top in one.top_logprobs if top.logprob is not None]
         assert (len(likeliest), max(likeliest)) == (2, one.logprob)
 
 
@@ -161,6 +161,7 @@ def test_prompt_logprobs(adapter: VllmHttpAdapter) -> None:
     for token_id, place in zip(choice.prompt_token_ids[1:], rest, strict=True):
         assert place is not None
         stands = {one.token_id: one for one in place}[token_id]
+        assert stands.logprob is not None
         assert stands.logprob <= 0
         assert stands.rank is not None
         assert min(one.rank or math.inf for one in place) == 1
