@@ -128,6 +128,8 @@ class FlatError(msgspec.Struct):
 
 def metrics_of(found: Any) -> RequestMetrics | None:
     """The engine's own times; None where they are in a form of another version."""
+    if found is None:
+        return None
     try:
         return msgspec.convert(found, RequestMetrics)
     except msgspec.ValidationError:
