@@ -87,6 +87,12 @@ def the_error(events: Iterable[TokenEvent]) -> WorkerError:
     return last.error
 
 
+def the_partial(error: WorkerError) -> str:
+    """The text that had come before a failure."""
+    assert error.partial is not None
+    return error.partial.text
+
+
 def posts(engine: FakeEngine, n: int = 1) -> list[ReceivedRequest]:
     """The completions requests that came, at least `n` of them."""
     return engine.wait_for_requests(n, path=COMPLETIONS)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 import support
-from support import SOON, a_task, answer, kinds, posts, stopwatch, the_error, wait_until
+from support import SOON, a_task, answer, kinds, posts, wait_until
 
 from vllm_http import (
     End,
-    InvalidRequest,
     Started,
     StreamingError,
     Token,
@@ -73,106 +72,6 @@ def test_get_one_at_a_time(
     assert isinstance(stream.get(), End)
     assert stream.get() is None
     assert stream.get(timeout=0.01) is None
-
-
-def test_result_is_the_whole(adapter: VllmHttpAdapter, engine: FakeEngine) -> None:
-    """result() is everything that the stream held, and says the same when asked again."""
-    engine.script(*answer("a", "b"))
-    stream = adapter.submit(a_task())
-
-    completion = stream.result(timeout=SOON)
-
-    assert completion.job_id == stream.job_id
-    assert (completion.text, completion.finish_reason, completion.error) == ("ab", "stop", None)
-    assert completion.metrics is not None
-    assert completion.metrics.tokens_generated == 2
-    assert stream.result().text == "ab"
-
-
-def test_result_has_all_choices(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
-    """With several choices, each has its own text and end in the completion."""
-    engine.script(
-        Text("a"), Text("x", choice=1), Finish("stop", choice=1), Finish("length"), Usage(), Done()
-    )
-
-    completion = adapter.submit(a_task(temperature=1.0, extra_body={"n": 2})).result()
-
-    choices = [(c.index, c.text, c.finish_reason) for c in completion.choices]
-    assert choices == [(0, "a", "length"), (1, "x", "stop")]
-    assert (completion.text, completion.finish_reason) == ("a", "length")
-
-
-def test_result_goes_on_after_its_timeout(
-    engine: FakeEngine, adapter: VllmHttpAdapter, gate: threading.Event
-) -> None:
-    """A result() that ran out of patience harms nothing, and the next one returns the whole."""
-    engine.script(Text("a"), Wait(gate), *answer("b"))
-    stream = adapter.submit(a_task())
-
-    with stopwatch() as watch, pytest.raises(TimeoutError):
-        stream.result(timeout=0.2)
-    gate.set()
-
-    assert 0.2 <= watch.seconds < SOON
-    assert stream.result(timeout=SOON).text == "ab"
-
-
-def test_result_covers_the_rest(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
-    """After some events were iterated, result() is what was left."""
-    engine.script(*answer("a", "b", "c"))
-    stream = adapter.submit(a_task())
-
-    assert kinds([next(stream), next(stream)]) == ["started", "token"]
-    assert stream.result().text == "bc"
-
-
-def test_result_after_the_end_was_iterated(adapter: VllmHttpAdapter) -> None:
-    """Who has had all the text still learns from result() how it ended and what it cost."""
-    stream = adapter.submit(a_task(max_tokens=2))
-    assert len(list(stream.text())) == 2
-
-    completion = stream.result()
-
-    assert completion.finish_reason == "length"
-    assert completion.metrics is not None
-
-
-def test_result_after_the_error_was_iterated(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
-    """A failed stream's result() is never a good one."""
-    engine.script(Text("a"), Cut("rst"))
-    stream = adapter.submit(a_task())
-    assert kinds(stream) == ["started", "token", "error"]
-
-    with pytest.raises(StreamingError):
-        stream.result()
-
-
-def test_result_raises_with_what_there_was(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
-    """The error that result() raises carries what had come and the job."""
-    engine.script(Text("a"), Text("b"), Cut("fin"))
-    stream = adapter.submit(a_task())
-
-    with pytest.raises(StreamingError) as caught:
-        stream.result()
-
-    assert caught.value.job_id == stream.job_id
-    assert caught.value.partial is not None
-    assert caught.value.partial.text == "ab"
-
-
-def test_error_event_has_no_partial(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
-    """Who iterates has the events, so the error repeats nothing."""
-    engine.script(Text("a"), Cut("fin"))
-
-    assert the_error(adapter.submit(a_task())).partial is None
-
-
-def test_result_of_a_refused_task(engine: FakeEngine, adapter: VllmHttpAdapter) -> None:
-    """A task that never started raises its refusal."""
-    engine.script(Status(404, {"error": {"message": "no such model", "code": 404}}))
-
-    with pytest.raises(InvalidRequest, match="no such model"):
-        adapter.submit(a_task()).result()
 
 
 def test_receiver_is_a_queue(adapter: VllmHttpAdapter) -> None:

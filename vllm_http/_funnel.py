@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ._bell import Bell
-from ._errors import AdapterClosed
-from ._events import Error, Started, TokenEvent
+from ._events import Started, TokenEvent
 from ._gate import Gate
 from ._task import TaskRequest
 
@@ -100,9 +99,7 @@ class Port(Gate):
     def _forget_in_child(self) -> None:
         """After a fork: the parent's worker is not here. The funnel has forgotten already."""
         self.mutex = self._funnel.mutex
-        self.last = Error(AdapterClosed("this stream belongs to the parent process"))
-        self._over = True
-        self._store((self.last,))
+        self._end_in_child()
 
     def may_show(self, event: TokenEvent) -> bool:
         """Whether the caller may see an event that was taken."""

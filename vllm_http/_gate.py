@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._bell import Bell
+from ._errors import AdapterClosed
 from ._events import End, Error, Started, Token, TokenEvent
 
 
@@ -118,6 +119,12 @@ class Gate(ABC):
         self.finish(None)
         with self.mutex:
             self._forget()
+
+    def _end_in_child(self) -> None:
+        """After a fork: put the last event of a stream that is the parent's, whatever it had."""
+        self._over = True
+        self.last = Error(AdapterClosed("this stream belongs to the parent process"))
+        self._store((self.last,))
 
     @abstractmethod
     def _is_full(self) -> bool:

@@ -12,12 +12,11 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Queue  # this very class: gevent may put another one there after the import
 
 from ._bell import Bell
-from ._errors import AdapterClosed
-from ._events import Error, Started, TokenEvent
+from ._events import Started, TokenEvent
 from ._gate import Gate
 
 
@@ -29,6 +28,11 @@ class Receiver(Gate, Queue[TokenEvent]):
 
     Args:
         maxsize: Events that may wait before reading stops.
+
+    Attributes:
+        kept: All events that were put and not dropped, taken or not, for `TokenStream.result`.
+            Kept where they come in, by the read, so that it doesn't matter by which way, or by
+            which interrupted caller, they were taken.
     """
 
     queue: deque[TokenEvent]
@@ -36,6 +40,7 @@ class Receiver(Gate, Queue[TokenEvent]):
     def __init__(self, maxsize: int) -> None:
         Queue.__init__(self, maxsize)
         Gate.__init__(self)
+        self.kept: list[TokenEvent] = []
         self._renew_lock()
 
     def get(self, block: bool = True, timeout: float | None = None) -> TokenEvent:
@@ -78,27 +83,36 @@ class Receiver(Gate, Queue[TokenEvent]):
         return len(self.queue) >= self.maxsize
 
     def _store(self, events: Sequence[TokenEvent]) -> None:
+        self.kept.extend(events)  # first: who has taken an event may ask for the result at once
         self.queue.extend(events)
 
     def _forget(self) -> None:
-        self.queue.clear()
+        self._drop(lambda event: True)
 
     def _purge(self, last: TokenEvent | None) -> None:
-        keep = []
+        self._drop(lambda event: not isinstance(event, Started) and event is not last)
+
+    def _drop(self, unwanted: Callable[[TokenEvent], bool]) -> None:
+        """Drop those events that were not taken yet. Under the mutex."""
+        wanted, dropped = [], set()
         with contextlib.suppress(IndexError):  # the consumer may take some meanwhile
             while True:
                 event = self.queue.popleft()
-                if isinstance(event, Started) or event is last:
-                    keep.append(event)
-        self.queue.extend(keep)
+                if unwanted(event):
+                    dropped.add(id(event))
+                else:
+                    wanted.append(event)
+        self.queue.extend(wanted)
+        if dropped:
+            self.kept = [event for event in self.kept if id(event) not in dropped]
 
     def _forget_in_child(self) -> None:
         """After a fork: the parent's worker is not here, so say so instead of waiting for it."""
         self._renew_lock()
-        self._over = True
         self._resume = None
-        self._forget()
-        self.queue.append(Error(AdapterClosed("this stream belongs to the parent process")))
+        if not self._over or any(event is self.last for event in self.queue):
+            self._forget()
+            self._end_in_child()
 
     def _renew_lock(self) -> None:
         # Reentrant, unlike a plain Queue's: see Gate.

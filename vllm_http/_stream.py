@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator
 
 from ._collector import Collector
+from ._errors import AdapterClosed
 from ._events import Completion, End, Error, Token, TokenEvent
 from ._receiver import Receiver
 from ._run import Run
@@ -17,8 +18,10 @@ class TokenStream(Iterator[TokenEvent]):
     """The events of one task: `Started`, `Token`s, then one `End` or `Error`. Made by `submit`.
 
     An iterator and a context manager. Leaving the ``with`` block, or dropping the last reference,
-    cancels the task on the engine. Take the events from one thread, by one way only (iteration,
-    `get`, `text` or `result`); `cancel` and `close` may be called from any.
+    cancels the task on the engine. Take the events from one thread at a time; `cancel` and `close`
+    may be called from any. However they are taken (iteration, `get`, `text`, `receiver`), `result`
+    returns the whole answer: the stream keeps its events, about 200 bytes each, until it is
+    dropped. `VllmHttpAdapter.stream_many` keeps none.
 
     Attributes:
         job_id: The task's job.
@@ -30,7 +33,6 @@ class TokenStream(Iterator[TokenEvent]):
         self.receiver: Receiver = receiver
         self._run = run
         self._ended = False  # the last event was taken
-        self._collector = Collector(run.job_id)
         # Through the reader's thread: a finalizer may run inside one of our own locks.
         self._abandon = weakref.finalize(self, run.abandon_soon)
         self._abandon.atexit = False  # the process's end closes the sockets anyway
@@ -47,7 +49,7 @@ class TokenStream(Iterator[TokenEvent]):
             self._ended = True
             raise StopIteration from None
         if isinstance(event, (End, Error)):
-            self._end(event)
+            self._end()
         return event
 
     def __enter__(self) -> TokenStream:
@@ -84,26 +86,29 @@ class TokenStream(Iterator[TokenEvent]):
             self._ended = True  # closed by its owner
             return None
         if isinstance(event, (End, Error)):
-            self._end(event)
+            self._end()
         return event
 
     def text(self) -> Iterator[str]:
-        """The text of choice 0, piece by piece.
+        """The text of choice 0, piece by piece. It just stops only where an `End` closed it.
 
         Raises:
             WorkerError: What an `Error` event holds.
+            AdapterClosed: The stream was closed before its end.
         """
         for event in self:
             if isinstance(event, Token) and event.choice == 0 and event.text:
                 yield event.text
-            elif isinstance(event, Error):
-                raise event.error
+        last = self._last()
+        if isinstance(last, Error):
+            raise last.error
 
     def result(self, timeout: float | None = None) -> Completion:
-        """Drain what is left, and return it as one value.
+        """Drain what is left, and return the whole answer as one value.
 
-        After some events were taken otherwise, it covers the rest. May be called again, after a
-        timeout (it goes on and returns the whole) and after the end (it says the same).
+        It has all text, also what was taken before, by whichever way. May be called again, after a
+        timeout (it goes on) and after the end (it says the same). After a `cancel` it has what was
+        taken before that.
 
         Args:
             timeout: Seconds to wait; None waits for the end.
@@ -111,17 +116,20 @@ class TokenStream(Iterator[TokenEvent]):
         Raises:
             TimeoutError: It did not end in time. The stream goes on.
             WorkerError: What an `Error` event holds; its ``partial`` is what had come.
+            AdapterClosed: The stream was closed before its end; its ``partial`` is what was taken.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._ended:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                event = self.get(timeout=left)
+                self.get(timeout=left)
             except queue.Empty:
                 raise TimeoutError(f"no end of the stream within {timeout:g} s") from None
-            if event is not None:
-                self._collector.take(event)
-        completion = self._collector.completion()
+        collector = Collector(self.job_id)
+        for event in self.receiver.kept:
+            collector.take(event)
+        collector.take(self._last())
+        completion = collector.completion()
         if completion.error is not None:
             raise completion.error
         return completion
@@ -135,11 +143,21 @@ class TokenStream(Iterator[TokenEvent]):
         self._run.cancel()
 
     def close(self) -> None:
-        """Cancel if unfinished, and drop what was not taken; iteration then just stops."""
+        """Cancel if unfinished, and drop what was not taken; iteration then just stops.
+
+        `result` still returns the answer if its `End` was taken before; otherwise it raises.
+        """
         self._run.abandon()
         self._abandon.detach()  # last: it is for those who did not get as far
 
-    def _end(self, last: End | Error) -> None:
+    def _last(self) -> End | Error:
+        """What closed the stream, which has ended; an `Error` if no event did."""
+        last = self.receiver.kept[-1] if self.receiver.kept else None
+        if isinstance(last, (End, Error)):
+            return last
+        message = "the stream was closed before its end"
+        return Error(AdapterClosed(message, job_id=self.job_id))
+
+    def _end(self) -> None:
         self._ended = True
-        self._collector.take(last)  # for a `result` that comes after the end
         self._abandon.detach()
