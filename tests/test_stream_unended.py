@@ -103,10 +103,9 @@ def test_parents_answer_is_none_in_the_child(
         begin[first]()
         errors = []
         for way in ENDS.values():
-            try:
-                errors.append(way(stream))
-            except WorkerError as error:
-                errors.append(error)
+            with pytest.raises(WorkerError) as caught:
+                way(stream)
+            errors.append(caught.value)
         return [type(error).__name__ for error in errors] + [the_partial(errors[0])]
 
     assert in_a_child(ask) == ["AdapterClosed", "AdapterClosed", "a"]

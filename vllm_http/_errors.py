@@ -6,7 +6,7 @@
     ├── InvalidRequest          the task or an argument is wrong (4xx, or found before the wire)
     ├── CapacityExceeded        429 from the engine, or our own limits are reached
     ├── StreamingError          a 200 whose body is cut, aborted, garbage or not a stream
-    ├── AdapterClosed           the adapter was closed, or belongs to the parent of this process
+    ├── AdapterClosed           the adapter or the stream was closed, or is the parent process's
     └── Unknown                 our own bug
 
 An error is data: it pickles, goes to JSON and back, and holds no secret. We put no prompt into
@@ -133,13 +133,18 @@ class StreamingError(WorkerError):
 
 
 class AdapterClosed(WorkerError):
-    """The adapter is closed, or the stream belongs to the process this one was forked from."""
+    """The adapter or the stream was closed, or is that of the process this one was forked from."""
 
     _code = "POOL_UNREADY"
 
 
 class Unknown(WorkerError):
     """Something unforeseen in our own code; please report it."""
+
+
+def closed_before_end(job_id: str | None = None) -> AdapterClosed:
+    """What "no more events" means where none of them was an `End` or `Error`."""
+    return AdapterClosed("the stream was closed before its end", job_id=job_id)
 
 
 def unforeseen(failure: BaseException) -> Unknown:

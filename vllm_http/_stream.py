@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterator
 
 from ._collector import Collector
-from ._errors import AdapterClosed
+from ._errors import closed_before_end
 from ._events import Completion, End, Error, Token, TokenEvent
 from ._receiver import Receiver
 from ._run import Run
@@ -155,8 +155,7 @@ class TokenStream(Iterator[TokenEvent]):
         last = self.receiver.kept[-1] if self.receiver.kept else None
         if isinstance(last, (End, Error)):
             return last
-        message = "the stream was closed before its end"
-        return Error(AdapterClosed(message, job_id=self.job_id))
+        return Error(closed_before_end(self.job_id))
 
     def _end(self) -> None:
         self._ended = True

@@ -51,6 +51,7 @@ def ask() -> Response:
 def answer(job_id: str) -> Response:
     """An answer's events, from the beginning or from where the browser was cut off."""
     body = sse(backend.follow(job_id, request.headers.get("Last-Event-ID")))
+    body.begin(timeout=0)  # what can't be followed gets a status
     return Response(body, headers=body.headers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support import SOON, kinds
 
-from vllm_http import Token
+from vllm_http import Token, TokenStream
 from vllm_http.integrations.relay import Follower, Relay
 
 
@@ -19,3 +19,16 @@ def dead_publisher(relay: Relay, job_id: str, *texts: str) -> None:
 def take(follower: Follower, count: int) -> list[str]:
     """The kinds of the next events."""
     return kinds(event for _ in range(count) if (event := follower.get(timeout=SOON)))
+
+
+def interrupted(stream: TokenStream, failure: BaseException) -> TokenStream:
+    """The stream, where the third `get` is interrupted, as by a signal."""
+    get, calls = stream.get, iter(range(10**6))
+
+    def interrupted_get(timeout: float | None = None) -> object:
+        if next(calls) == 2:
+            raise failure
+        return get(timeout=SOON)
+
+    stream.get = interrupted_get  # type: ignore[method-assign,assignment]
+    return stream

@@ -163,16 +163,16 @@ def test_no_retry_without_hope(
 def test_revoke_in_mid_stream(
     worker: Worker, caller: Caller, engine: FakeEngine, relay: Relay
 ) -> None:
-    """Celery's own way to end a task frees the engine, and followers see the end."""
-    engine.script(Text("Hello"), Stall())
+    """Celery's own way to end a task frees the engine, and followers see the end and its cost."""
+    engine.script(Text("Hello"), Text(" world"), Stall())
     id = caller.send()
     with follow(relay, id) as follower:
-        take(follower, 2)
+        take(follower, 3)
         caller.revoke(id)
         (end,) = follower
 
     assert isinstance(end, End)
-    assert end.finish_reason == "cancelled"
+    assert (end.finish_reason, end.metrics.tokens_generated) == ("cancelled", 2)
     assert posts(engine)[-1].hung_up.wait(SOON)
 
 

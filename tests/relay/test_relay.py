@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from relay.conftest import Publish
 from relay.redis_server import RedisServer
-from support import SOON, a_task, answer, kinds
+from support import SOON, a_task, answer, kinds, the_error
 
 from vllm_http import End, InvalidRequest, Started, Token, VllmHttpAdapter
 from vllm_http.integrations.relay import Follower, Relay
+from vllm_http.integrations.wsgi import sse, status_of
 from vllm_http.testing import Done, FakeEngine, Finish, Text, Usage, Wait
 
 
@@ -189,10 +190,44 @@ def test_reader_who_comes_back_again_and_again(relay: Relay, job: str, visits: l
 
 
 @pytest.mark.parametrize("after", ["", "x", "1", "1-", "-1", "1-2-3", "1-2\n", "+1-2", "9" * 30])
-def test_last_id_of_a_stranger_is_refused(relay: Relay, after: str) -> None:
-    """It may come from anybody's browser."""
-    with pytest.raises(InvalidRequest, match="after"):
-        relay.follow("job", after=after)
+def test_last_id_of_a_stranger_is_refused(relay: Relay, job: str, after: str) -> None:
+    """It may come from anybody's browser, so nothing is raised: the reader is told, by an event."""
+    with relay.follow(job, after=after) as follower:
+        error = the_error(follower)
+
+    assert isinstance(error, InvalidRequest)
+    assert "after" in error.message
+    assert (error.job_id, follower.last_id) == (job, None)
+
+
+@pytest.mark.parametrize("job_id", ["", "x" * 10_000, "new\nline", "nul\0"])
+def test_job_of_a_stranger_is_refused(relay: Relay, job_id: str) -> None:
+    """So may a job's id, out of a URL."""
+    error = the_error(relay.follow(job_id))
+
+    assert isinstance(error, InvalidRequest)
+    assert "job_id" in error.message
+
+
+@pytest.mark.parametrize("of", ["later", "same"])
+def test_last_id_that_was_never_given_out(relay: Relay, job: str, of: str) -> None:
+    """A reader who claims to have seen what there never was isn't told that this was the end."""
+    follower = relay.follow(job)
+    assert kinds(follower)[-1] == "end"
+    generation, _, number = str(follower.last_id).partition("-")
+    after = f"{generation}-{int(number) + 1}" if of == "same" else f"{int(generation) + 1}-0"
+
+    assert isinstance(the_error(relay.follow(job, after=after)), InvalidRequest)
+
+
+def test_bad_last_id_in_a_view(relay: Relay, job: str) -> None:
+    """A view may answer it with a status, or leave it to the body; neither raises anything else."""
+    body = sse(relay.follow(job, after="garbage"))
+    with pytest.raises(InvalidRequest) as caught:
+        body.begin(timeout=0)
+
+    assert status_of(caught.value)[0] == 400
+    assert b"event: error" in b"".join(sse(relay.follow(job, after="garbage")))
 
 
 # The follower.

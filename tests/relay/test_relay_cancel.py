@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pytest
 from relay.conftest import Publish
-from relay.publishing import dead_publisher, take
-from support import SOON, a_task, answer, kinds, posts, stopwatch, wait_until
-
-from vllm_http import (
-    End,
-    InvalidRequest,
-    VllmHttpAdapter,
+from relay.publishing import dead_publisher, interrupted, take
+from support import (
+    SOON,
+    a_task,
+    answer,
+    kinds,
+    posts,
+    stopwatch,
+    the_error,
+    the_partial,
+    wait_until,
 )
+
+from vllm_http import AdapterClosed, End, InvalidRequest, Token, VllmHttpAdapter
 from vllm_http.integrations.relay import Relay
 from vllm_http.testing import FakeEngine, Forever, Stall, Text
 
@@ -107,10 +113,10 @@ def test_cancel_refuses_what_is_no_job(relay: Relay) -> None:
         relay.cancel("")
 
 
-def test_stream_closed_elsewhere_ends_as_cancelled(
+def test_stream_closed_elsewhere_fails(
     engine: FakeEngine, adapter: VllmHttpAdapter, relay: Relay, publish: Publish
 ) -> None:
-    """A stream that its owner closes just stops; followers want an end."""
+    """A stream that is closed under its publisher has no end: both ends are told so."""
     engine.script(Text("Hello"), Stall())
     stream = adapter.submit(a_task())
     future = publish(stream)
@@ -118,5 +124,50 @@ def test_stream_closed_elsewhere_ends_as_cancelled(
         take(follower, 2)
         stream.close()
 
-        assert kinds(follower) == ["end"]
-    assert future.result(SOON).finish_reason == "cancelled"
+        assert isinstance(the_error(follower), AdapterClosed)
+    with pytest.raises(AdapterClosed) as caught:
+        future.result(SOON)
+    assert the_partial(caught.value) == "Hello"
+
+
+@pytest.mark.parametrize("interruption", [SystemExit, KeyboardInterrupt])
+def test_cancel_of_an_interrupted_worker_tells_the_tokens(
+    engine: FakeEngine, adapter: VllmHttpAdapter, relay: Relay, interruption: type[BaseException]
+) -> None:
+    """As a revoke does it: the process is told to exit, and then the end is put by another."""
+    engine.script(Text("a"), Text("b"), Text("c"), Stall())
+    stream = adapter.submit(a_task(job_id=f"revoked by {interruption.__name__}"))
+    with pytest.raises(interruption):
+        relay.publish(interrupted(stream, interruption()))
+    relay.cancel(stream.job_id)
+
+    *_, end = relay.follow(stream.job_id)
+    assert isinstance(end, End)
+    assert (end.finish_reason, end.metrics.tokens_generated) == ("cancelled", 3)
+
+
+def test_cancel_of_a_killed_worker_tells_the_tokens(relay: Relay) -> None:
+    """Nobody asked it any more, but it told the count with each event."""
+    engine_tokens = 5
+    channel = relay._channel("killed")
+    generation = channel.begin()
+    event = Token("Hello", 0).to_json()
+    channel.append(generation, 0, [event], ended=False, lease=0, tokens=engine_tokens)
+    relay.cancel("killed")
+
+    (end,) = relay.follow("killed")
+    assert isinstance(end, End)
+    assert end.metrics.tokens_generated == engine_tokens
+
+
+def test_cancel_of_a_job_begun_anew_tells_its_own_tokens(relay: Relay) -> None:
+    """The generation before it does not count."""
+    channel = relay._channel("anew")
+    old = channel.begin()
+    channel.append(old, 0, [Token("Hello", 0).to_json()], ended=False, lease=0, tokens=5)
+    channel.append(channel.begin(), 0, [], ended=False, lease=0)
+    relay.cancel("anew")
+
+    (end,) = relay.follow("anew")
+    assert isinstance(end, End)
+    assert end.metrics.tokens_generated == 0

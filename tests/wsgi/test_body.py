@@ -10,6 +10,7 @@ from support import EARLY, SOON
 from wsgi.sources import METRICS, Numbered, Source
 
 from vllm_http import (
+    AdapterClosed,
     End,
     EngineUnavailable,
     Error,
@@ -78,9 +79,10 @@ def test_plain_text() -> None:
 def test_half_a_character() -> None:
     """Half a surrogate pair, which has no UTF-8, stays what it is in JSON and breaks nothing."""
     event = Token("\ud83d", 0)
+    first, _ = rest(json_lines(Source(event, EVENTS[-1]))).splitlines()
 
-    assert event_from_json(rest(json_lines(Source(event, None)))) == event
-    assert rest(plain_text(Source(event, None))) == b"?"
+    assert event_from_json(first) == event
+    assert rest(plain_text(Source(event, EVENTS[-1]))) == b"?"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_what_is_at_hand_is_one_piece() -> None:
 
 def test_piece_is_bounded() -> None:
     """A source that never runs dry does not keep what it gave from going out."""
-    body = plain_text(Source(*[Token("x" * 2**15, i) for i in range(5)], None))
+    body = plain_text(Source(*[Token("x" * 2**15, i) for i in range(5)], EVENTS[-1]))
 
     assert [len(piece) for piece in body] == [2**16, 2**16, 2**15]
 
@@ -198,9 +200,39 @@ def test_server_that_gives_up() -> None:
     assert source.closed == 1
 
 
-def test_source_that_was_closed() -> None:
-    """Its owner ended it: the body ends without a word."""
-    assert list(sse(Source(None))) == []
+@pytest.mark.parametrize("before", [[], EVENTS[:2]])
+def test_source_that_was_closed(before: list[TokenEvent]) -> None:
+    """Somebody else ended it: its reader is told that this is not the end."""
+    *told, error = map(event_from_json, rest(json_lines(Source(*before, None))).splitlines())
+
+    assert told == before
+    assert isinstance(error, Error)
+    assert isinstance(error.error, AdapterClosed)
+
+
+def test_source_that_was_closed_in_plain_text() -> None:
+    """Half a text is broken off, not ended as if it were whole."""
+    body = plain_text(Source(*EVENTS[:2], None))
+
+    assert next(body) == b"Once"
+    with pytest.raises(AdapterClosed, match="before its end"):
+        next(body)
+
+
+def test_source_with_nothing_left() -> None:
+    """A browser comes back behind the last event, which it has: there is nothing to say."""
+    source = Numbered(None)
+    source.last_id = "4"
+
+    assert list(sse(source)) == []
+
+
+def test_source_that_goes_on_and_was_closed() -> None:
+    """Who came back and got one more event is told as well that there is no end."""
+    source = Numbered(EVENTS[1], None)
+    source.last_id = "1"
+
+    assert b"event: error" in rest(sse(source))
 
 
 def test_begin_twice() -> None:

@@ -4,8 +4,9 @@ Two keys a job. The events are a Redis stream; an entry's id is ``<generation>-<
 0, 1, 2, ... without gaps, so a reader sees at once when something was trimmed, and a publisher may
 send again what it is not sure of. The state is a hash: the ``generation`` that may write (each
 publisher's own; later ones are greater, by the clock of Redis), the ``next`` n, ``until`` when the
-publisher counts as alive (ms), whether the stream has ``ended``, and whether somebody asked for a
-``cancel``. All that writes is Lua, since two publishers and a canceller may come at once.
+publisher counts as alive (ms), whether the stream has ``ended``, the number of ``tokens`` so far,
+and whether somebody asked for a ``cancel``. All that writes is Lua, since two publishers and a
+canceller may come at once.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ end
 
 _BEGIN = f"""{_CLOCK}
 local generation = succeed(redis.call('HGET', KEYS[1], 'generation'))
-redis.call('HSET', KEYS[1], 'generation', generation, 'next', 0, 'ended', 0)
+redis.call('HSET', KEYS[1], 'generation', generation, 'next', 0, 'ended', 0, 'tokens', 0)
 redis.call('HSET', KEYS[1], 'until', later(ARGV[1]))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return generation
@@ -60,7 +61,7 @@ local coming, following = tonumber(ARGV[2]), tonumber(state[2])
 if not state[1] then return 'lost' end
 if state[1] ~= ARGV[1] then return 'superseded' end
 if coming > following then return 'lost' end
-for position = 7, #ARGV do
+for position = 8, #ARGV do
     if coming >= following then
         redis.call('XADD', KEYS[2], ARGV[1] .. '-' .. coming, 'event', ARGV[position])
     end
@@ -69,33 +70,38 @@ end
 redis.call('XTRIM', KEYS[2], 'MAXLEN', ARGV[6])
 following = math.max(coming, following)
 redis.call('HSET', KEYS[1], 'next', following, 'ended', ARGV[3], 'until', later(ARGV[4]))
+redis.call('HSET', KEYS[1], 'tokens', ARGV[7])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 return state[3] or '0'
 """
 
 _CANCEL = f"""{_CLOCK}
-local state = redis.call('HMGET', KEYS[1], 'generation', 'ended', 'until')
+local state = redis.call('HMGET', KEYS[1], 'generation', 'ended', 'until', 'tokens')
 if state[2] == '1' then return end
 redis.call('HSET', KEYS[1], 'cancel', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 if tonumber(state[3] or 0) > now then return end
 local generation = succeed(state[1])
-redis.call('XADD', KEYS[2], generation .. '-0', 'event', ARGV[2])
+redis.call('XADD', KEYS[2], generation .. '-0', 'event', ARGV[2] .. (state[4] or '0') .. ARGV[3])
 redis.call('HSET', KEYS[1], 'generation', generation, 'next', 1, 'ended', 1)
 redis.call('PEXPIRE', KEYS[2], ARGV[1])
 """
 
 _LOOK = f"""{_CLOCK}
-local state = redis.call('HMGET', KEYS[1], 'generation', 'ended', 'until', 'cancel')
+local state = redis.call('HMGET', KEYS[1], 'generation', 'ended', 'until', 'cancel', 'next')
 local condition = 'dead'
 if not state[1] then condition = 'unknown'
 elseif state[2] == '1' then condition = 'ended'
 elseif tonumber(state[3]) > now then condition = 'live' end
-return {{condition, state[4] or '0'}}
+return {{condition, state[4] or '0', (state[1] or '0') .. '-' .. (state[5] or '0')}}
 """
 
-_CANCELLED = End(metrics=Metrics(), finish_reason="cancelled").to_json()
+_COUNT = 987654321
+_CANCELLED = (
+    End(Metrics(tokens_generated=_COUNT), finish_reason="cancelled").to_json().split(str(_COUNT))
+)
+"""The end that a canceller writes: what comes before the number of tokens, and what behind it."""
 
 Condition: TypeAlias = Literal["unknown", "live", "dead", "ended"]
 
@@ -142,7 +148,14 @@ class Channel:
         return _text(self._run(_BEGIN, round(self.terms.lease * 1000), self._expire_ms))
 
     def append(
-        self, generation: str, first: int, events: list[str], *, ended: bool, lease: float
+        self,
+        generation: str,
+        first: int,
+        events: list[str],
+        *,
+        ended: bool,
+        lease: float,
+        tokens: int = 0,
     ) -> bool:
         """Add events, renew the lease, and return whether a cancel was asked for.
 
@@ -152,12 +165,13 @@ class Channel:
             events: As JSON; may be none.
             ended: Whether these are the last ones.
             lease: Seconds for which the publisher counts as alive.
+            tokens: What the engine has generated so far, for an end that somebody else must write.
 
         Raises:
             Superseded: There is a later generation.
             StreamingError: Redis has lost what it had acknowledged.
         """
-        terms = [int(ended), round(lease * 1000), self._expire_ms, self.terms.maxlen]
+        terms = [int(ended), round(lease * 1000), self._expire_ms, self.terms.maxlen, tokens]
         answer = _text(self._run(_APPEND, generation, first, *terms, *events))
         if answer == "superseded":
             raise Superseded(f"another worker publishes job {self.job_id} now")
@@ -168,13 +182,13 @@ class Channel:
 
     def cancel(self) -> None:
         """Ask the publisher to end it; with none alive, put the end there."""
-        self._run(_CANCEL, self._expire_ms, _CANCELLED)
+        self._run(_CANCEL, self._expire_ms, *_CANCELLED)
 
-    def look(self) -> tuple[Condition, bool]:
-        """How the stream stands, and whether a cancel was asked for."""
+    def look(self) -> tuple[Condition, bool, str]:
+        """How the stream stands, whether a cancel was asked for, and the id of the next event."""
         condition: Any
-        condition, cancelled = self._run(_LOOK)
-        return _text(condition), _text(cancelled) == "1"  # type: ignore[return-value]
+        condition, cancelled, next = self._run(_LOOK)
+        return _text(condition), _text(cancelled) == "1", _text(next)  # type: ignore[return-value]
 
     def read(self, after: str | None, wait: float | None = None) -> list[Entry]:
         """The entries behind an id, at most `BATCH` of them.

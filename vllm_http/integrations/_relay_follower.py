@@ -121,12 +121,12 @@ class Follower(Iterator[TokenEvent]):
         try:
             entries = self._channel.read(self._fetched, wait or None)
             if not entries and self._must_look():
-                condition, cancelled = self._channel.look()
+                condition, cancelled, next = self._channel.look()
                 self._looked_at = time.monotonic()
                 # What came before that look is read first: an end is believed if nothing is left.
                 entries = self._channel.read(self._fetched)
                 if not entries:
-                    self._judge(condition, cancelled)
+                    self._judge(condition, cancelled, next)
             self._away_since = None
             self._accept(entries)
         except AWAY as away:
@@ -145,11 +145,15 @@ class Follower(Iterator[TokenEvent]):
             self._fetched, self._alone_since = id, None
             self._waiting.append((id, event_from_json(event)))
 
-    def _judge(self, condition: Condition, cancelled: bool) -> None:
+    def _judge(self, condition: Condition, cancelled: bool, next: str) -> None:
         """There is nothing to read: say whether something may come."""
-        if condition == "live":
+        generation, count = _numbers(next)
+        at = (-1, -1) if self._fetched is None else _numbers(self._fetched)
+        if condition != "unknown" and at >= (generation, count):
+            self.refuse(InvalidRequest("after: no event of this job had that id"))
+        elif condition == "live":
             self._alone_since = None
-        elif condition == "ended" and self._fetched is not None:
+        elif condition == "ended" and at == (generation, count - 1):
             self._over = True
         elif condition == "ended" or (condition == "unknown" and self._fetched is not None):
             self._fail(StreamingError("the events are gone: expired, or lost by redis"))
@@ -180,6 +184,11 @@ class Follower(Iterator[TokenEvent]):
         message = f"redis cannot be reached since {self._patience:g} s ({type(away).__name__})"
         self._fail(StreamingError(message))
 
+    def refuse(self, error: InvalidRequest) -> None:
+        """Tell this and nothing else: the reader asked for what there cannot be."""
+        self.last_id = None
+        self._fail(error)
+
     def _fail(self, error: WorkerError) -> None:
         error.job_id = self.job_id
         self._waiting.append((None, Error(error)))
@@ -187,7 +196,12 @@ class Follower(Iterator[TokenEvent]):
 
 def _follows(id: str, before: str | None) -> bool:
     """Whether nothing is missing between two ids: the next number, or a new generation's first."""
+    generation, number = _numbers(id)
+    last_generation, last_number = (-1, -1) if before is None else _numbers(before)
+    return number == (last_number + 1 if generation == last_generation else 0)
+
+
+def _numbers(id: str) -> tuple[int, int]:
+    """An id's generation, and the event's number in it: later ids are greater."""
     generation, _, number = id.partition("-")
-    if before is None or before.partition("-")[0] != generation:
-        return number == "0"
-    return int(number) == int(before.partition("-")[2]) + 1
+    return int(generation), int(number)

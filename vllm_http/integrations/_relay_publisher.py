@@ -15,14 +15,14 @@ from vllm_http import (
     Completion,
     End,
     Error,
-    Metrics,
     StreamingError,
+    Token,
     TokenEvent,
     TokenStream,
     WorkerError,
 )
 
-from .._collector import Collector
+from .._errors import closed_before_end
 from ._relay_channel import AWAY, BATCH, Channel, Superseded
 
 
@@ -53,11 +53,11 @@ class Publisher:
         self._channel = channel
         self._stream = stream
         self._retry_in = retry_in
-        self._collector = Collector(stream.job_id)
         self._poll = min(_POLL, channel.terms.lease / 3)
         self._generation = ""
         self._sent_at = -math.inf
         self._sent = 0  # events that Redis has acknowledged
+        self._tokens = 0  # of the model's, so far
         self._unsent: list[str] = []
         self._last: End | Error | None = None
 
@@ -71,10 +71,7 @@ class Publisher:
             except BaseException as interruption:
                 self._leave(interruption)
                 raise
-        completion = self._collector.completion()
-        if completion.error is not None:
-            raise completion.error
-        return completion
+        return self._stream.result()
 
     def _publish(self) -> None:
         self._generation = self._insist(self._channel.begin)
@@ -99,14 +96,16 @@ class Publisher:
                 event = self._stream.get(timeout=wait)
             except queue.Empty:
                 return
-            # A stream that its owner has closed elsewhere just stops. Followers want an end.
-            self._note(End(Metrics(), "cancelled") if event is None else event)
+            if event is None:
+                event = Error(closed_before_end(self._stream.job_id))
+            self._note(event)
             wait = 0.0
 
     def _note(self, event: TokenEvent) -> None:
-        self._collector.take(event)
         self._unsent.append(event.to_json())
-        if isinstance(event, (End, Error)):
+        if isinstance(event, Token):
+            self._tokens += len(event.token_ids or ()) or 1
+        elif isinstance(event, (End, Error)):
             self._last = event
 
     def _send(self) -> bool:
@@ -126,17 +125,28 @@ class Publisher:
 
     def _append(self, ended: bool, lease: float) -> bool:
         return self._channel.append(
-            self._generation, self._sent, self._unsent, ended=ended, lease=lease
+            self._generation,
+            self._sent,
+            self._unsent,
+            ended=ended,
+            lease=lease,
+            tokens=self._tokens,
         )
 
     def _leave(self, interruption: BaseException) -> None:
         """Tell followers that this thread was told to stop; one try, since it must hurry.
 
         After an Exception (a time limit) nobody will go on, and they need not wait. After a
-        SystemExit or the like the process ends, and another may get the task.
+        SystemExit or the like the process ends, and another may get the task; if it was revoked,
+        whoever tells followers so needs the count.
         """
         if not self._generation:
             return
+        self._stream.cancel()
+        with contextlib.suppress(queue.Empty):
+            while (event := self._stream.get(timeout=0)) is not None:
+                if isinstance(event, End):
+                    self._tokens = event.metrics.tokens_generated
         if ended := isinstance(interruption, Exception):
             name = type(interruption).__name__
             message = f"the worker was interrupted by {name}"

@@ -106,19 +106,24 @@ class Relay:
     def follow(self, job_id: str, *, after: str | None = None, patience: float = 60.0) -> Follower:
         """Read a job's events, from the beginning or from where a reader left off.
 
+        Both arguments may come from anybody's browser: what cannot be a job's id, or an event's,
+        raises nothing here. The follower's only event is then an `Error` with `InvalidRequest`.
+
         Args:
             job_id: May be unknown as yet.
             after: A `Follower.last_id`, to get exactly what came after it. Of a generation that
                 was begun anew since, all is given.
             patience: Seconds to wait where nobody publishes: for a worker to begin, for another
                 after one died, and for Redis. Then the stream ends with an `Error`.
-
-        Raises:
-            InvalidRequest: `job_id` or `after` is none.
         """
-        if after is not None and not re.fullmatch(r"[0-9]{1,15}-[0-9]{1,15}", after):
-            raise InvalidRequest("after: not the last_id of a Follower")
-        return Follower(self._channel(job_id), after, patience)
+        follower = Follower(Channel(self._redis, job_id, self._terms), after, patience)
+        try:
+            check_id("job_id", job_id)
+            if after is not None and not re.fullmatch(r"[0-9]{1,15}-[0-9]{1,15}", after):
+                raise InvalidRequest("after: not the last_id of a Follower; None reads all")
+        except InvalidRequest as refusal:
+            follower.refuse(refusal)
+        return follower
 
     def cancel(self, job_id: str) -> None:
         """End a job: the engine stops within half a second, and followers see the `End`.

@@ -28,6 +28,7 @@ from .._errors import (
     Timeout,
     Unknown,
     WorkerError,
+    closed_before_end,
 )
 from .._events import End, Error, Token, TokenEvent
 
@@ -48,6 +49,9 @@ _LARGEST = 64 * 2**10
 
 class EventSource(Protocol):
     """Where a body takes its events from; a `TokenStream` is one.
+
+    If they stop without an `End` or `Error`, a body ends with an error: `AdapterClosed`. Only one
+    that begins with a ``last_id``, as its reader has come back, may have nothing left to tell.
 
     One that has an attribute ``last_id`` (str or None: the id of the event that `get` returned
     last) gives each server-sent event that id, and a browser that reconnects sends it as
@@ -103,6 +107,8 @@ class Body(Iterator[bytes]):
         self._pending = b""
         self._failure: Exception | None = None  # to be raised behind what was written before it
         self._over = False
+        # A source that goes on behind an event may have nothing left; any other has an end to tell.
+        self._wants_end = getattr(events, "last_id", None) is None
 
     def __iter__(self) -> Body:
         return self
@@ -174,6 +180,9 @@ class Body(Iterator[bytes]):
             logger.exception("the events of a response's body failed")
             event = Error(Unknown(f"unforeseen {type(failure).__name__} in the body"))
             event.error.__cause__ = failure
+        if event is None and self._wants_end and not self._over:
+            event = Error(closed_before_end())
+        self._wants_end = True
         if event is None or isinstance(event, (End, Error)):
             self._over = True
         if event is not None:
