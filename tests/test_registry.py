@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import registry_support as support
@@ -13,6 +15,7 @@ from vllm_http import (
     AdapterClosed,
     AdapterRegistry,
     End,
+    EngineUnavailable,
     HealthState,
     InvalidRequest,
     TaskRequest,
@@ -74,27 +77,66 @@ def test_unknown_pools_are_refused(registry: AdapterRegistry, pool: list[Recordi
 
 
 def test_unbind_is_idempotent(registry: AdapterRegistry, pool: list[Recording]) -> None:
-    """Also for what never was; a pool without replicas is unknown."""
+    """Also for what never was, which is unknown ever after."""
     for _ in range(2):
         registry.unbind("p", "a")
-        registry.unbind("p", "b")
         registry.unbind("x", "y")
 
-    with pytest.raises(InvalidRequest):
-        registry.submit("p", TaskRequest(prompt="Hello"))
-    with pytest.raises(InvalidRequest):
-        registry.health("p")
+    finish(registry, "j1")
+    assert pool[1].taken == ["j1"]
+    with pytest.raises(InvalidRequest, match="'x'"):
+        registry.submit("x", TaskRequest(prompt="Hello"))
+
+
+@pytest.mark.parametrize("ask", ["submit", "health", "get"])
+@pytest.mark.parametrize("by", ["unbind", "shutdown"])
+def test_a_pool_that_has_lost_all_replicas_is_unavailable(
+    registry: AdapterRegistry, pool: list[Recording], ask: str, by: str
+) -> None:
+    """It is no mistake of the caller's: it may be tried again, once a replica is bound."""
+    if by == "unbind":
+        registry.unbind("p", "a")
+        registry.unbind("p", "b")
+    else:
+        registry.shutdown()
+    asked: dict[str, Callable[[], object]] = {
+        "submit": lambda: registry.submit("p", TaskRequest(prompt="Hello")),
+        "health": lambda: registry.health("p"),
+        "get": lambda: registry.get("p", "a"),
+    }
+
+    with pytest.raises(EngineUnavailable, match="'p'") as caught:
+        asked[ask]()
+
+    assert caught.value.retriable
+    registry.bind("p", "c", pool[2])
+    finish(registry, "later")
+    assert pool[2].taken == ["later"]
 
 
 def test_a_bad_task_is_refused_before_it_counts(
     registry: AdapterRegistry, pool: list[Recording]
 ) -> None:
-    """It raises as the adapter's own submit does, and makes no replica look busy."""
-    with pytest.raises(InvalidRequest, match="max_tokens"):
-        registry.submit("p", TaskRequest(prompt="Hello", max_tokens=0, job_id="bad"))
-    finish(registry, "good")
+    """It raises as the adapter's own submit does, makes no replica look busy, and frees its id."""
+    for number in range(20):
+        with pytest.raises(InvalidRequest, match="max_tokens"):
+            registry.submit("p", TaskRequest(prompt="Hello", max_tokens=0, job_id="bad"))
+        finish(registry, f"good{number}")
+    finish(registry, "bad")
 
-    assert pool[0].taken[-1:] == ["good"]
+    assert pool[0].taken
+    assert pool[1].taken
+
+
+@pytest.mark.parametrize(
+    "fields", [{"job_id": 5}, {"job_id": ["j"]}, {"session_id": {}}, {"session_id": 7}]
+)
+def test_an_id_of_a_wrong_type_is_refused(
+    registry: AdapterRegistry, pool: list[Recording], fields: dict[str, Any]
+) -> None:
+    """By the adapter, which names it."""
+    with pytest.raises(InvalidRequest, match=next(iter(fields))):
+        registry.submit("p", TaskRequest(prompt="Hello", **fields))
 
 
 def test_a_live_job_id_is_refused_in_the_whole_registry(
@@ -157,6 +199,7 @@ def test_cancel_goes_to_the_adapter_that_took_the_job(
     engine: FakeEngine, registry: AdapterRegistry, pool: list[Recording], change: str
 ) -> None:
     """Whatever is bound in its place by then."""
+    registry.unbind("p", "b")
     with stalled(engine, registry, "j1") as stream:
         next(stream), next(stream)
         if change == "rebind":

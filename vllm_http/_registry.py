@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 from ._adapter import VllmHttpAdapter
 from ._engine import HealthState, HealthStatus
-from ._errors import InvalidRequest, WorkerError
+from ._errors import (
+    AdapterClosed,
+    CapacityExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    WorkerError,
+    shown,
+)
 from ._fork import tell_in_child
+from ._registry_choice import FewestUnfinished, Policy, Promise, Replica
 from ._stream import TokenStream
 from ._task import TaskRequest
+from ._threads import start_thread
 from ._worker_adapter import WorkerAdapter
 
 
 MAX_SESSIONS = 10_000
 """Sessions whose replica is remembered, the latest used; an older one is placed anew."""
-
-
-class _Replica:
-    """An adapter and the streams that it was given, which this does not keep alive."""
-
-    def __init__(self, adapter: WorkerAdapter) -> None:
-        self.adapter = adapter
-        self._streams: weakref.WeakSet[TokenStream] = weakref.WeakSet()
-
-    def submit(self, task: TaskRequest) -> TokenStream:
-        stream = self.adapter.submit(task)
-        self._streams.add(stream)
-        return stream
-
-    def unfinished(self) -> int:
-        for stream in list(self._streams):
-            if stream.done:
-                self._streams.discard(stream)
-        return len(self._streams)
 
 
 class AdapterRegistry:
@@ -52,7 +42,9 @@ class AdapterRegistry:
     """
 
     def __init__(self) -> None:
-        self._pools: dict[str, dict[str, _Replica]] = {}
+        self._policy: Policy = FewestUnfinished()
+        # A pool that has lost its last replica stays, empty: it may get one again.
+        self._pools: dict[str, dict[str, Replica]] = {}
         self._sessions: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._jobs: weakref.WeakValueDictionary[str, TokenStream] = weakref.WeakValueDictionary()
         self._takers: weakref.WeakKeyDictionary[TokenStream, WorkerAdapter] = (
@@ -62,8 +54,12 @@ class AdapterRegistry:
         tell_in_child(self)
 
     def _forget_in_child(self) -> None:
-        """After a fork: another thread may have held the lock."""
+        """After a fork: another thread may have held the lock, or been about to submit."""
         self._lock = threading.RLock()  # reentrant: see Slots
+        self._promised: weakref.WeakValueDictionary[str, Promise] = weakref.WeakValueDictionary()
+        for pool in self._pools.values():
+            for replica in pool.values():
+                replica._forget_in_child()
 
     @classmethod
     def from_env(
@@ -92,21 +88,19 @@ class AdapterRegistry:
     def bind(self, pool_id: str, replica_id: str, adapter: WorkerAdapter) -> None:
         """Bind an adapter, or put it in another's place: from now on new tasks go to it."""
         with self._lock:
-            self._pools.setdefault(pool_id, {})[replica_id] = _Replica(adapter)
+            self._pools.setdefault(pool_id, {})[replica_id] = Replica(adapter)
 
     def unbind(self, pool_id: str, replica_id: str) -> None:
         """Send it no more tasks; those it has go on. Idempotent."""
         with self._lock:
-            pool = self._pools.get(pool_id, {})
-            pool.pop(replica_id, None)
-            if not pool:
-                self._pools.pop(pool_id, None)
+            self._pools.get(pool_id, {}).pop(replica_id, None)
 
     def get(self, pool_id: str, replica_id: str) -> WorkerAdapter:
         """The adapter bound there.
 
         Raises:
             InvalidRequest: None is.
+            EngineUnavailable: Nor is any other in that pool, now.
         """
         with self._lock:
             replica = self._pool(pool_id).get(replica_id)
@@ -115,29 +109,29 @@ class AdapterRegistry:
         return replica.adapter
 
     def submit(self, pool_id: str, task: TaskRequest) -> TokenStream:
-        """Start a task on the pool's replica with the fewest unfinished ones.
+        """Start a task on the pool's replica with the fewest unfinished ones; ties at random.
 
-        Ties go to the one bound first. A `session_id` keeps its replica while that is bound.
+        A `session_id` keeps its replica. One that has just refused (an `EngineUnavailable`, a
+        connect `Timeout`, a closed adapter) takes no task while another is there, its sessions'
+        included; after five seconds it is tried with one.
 
         Raises:
             InvalidRequest: No such pool, the task is out of its limits, or its job_id is live.
+            EngineUnavailable: Nothing is bound in the pool now.
             WorkerError: As `VllmHttpAdapter.submit`.
         """
-        with self._lock:
-            live = self._jobs.get(task.job_id) if task.job_id is not None else None
-            if live is not None and not live.done:
-                raise InvalidRequest(f"job_id: {task.job_id!r} is live already", job_id=task.job_id)
-            replica = self._choose(pool_id, task.session_id)
-            stream = replica.submit(task)
-            self._jobs[stream.job_id] = stream
-            self._takers[stream] = replica.adapter
-            return stream
+        while (stream := self._try(pool_id, task)) is None:
+            pass
+        return stream
 
     def cancel(self, job_id: str) -> None:
         """End a task on the adapter that took it; unknown and finished ids are fine."""
         with self._lock:
             stream = self._jobs.get(job_id)
             taker = self._takers.get(stream) if stream is not None else None
+            promise = self._promised.get(job_id)  # the newer one, if there are both
+            if promise is not None:
+                taker = promise.replica.adapter
         if taker is not None:
             taker.cancel(job_id)
 
@@ -149,9 +143,18 @@ class AdapterRegistry:
         """
         with self._lock:
             adapters = {name: replica.adapter for name, replica in self._pool(pool_id).items()}
-        with ThreadPoolExecutor(len(adapters), "vllm_http-health") as threads:
-            checks = threads.map(_health, adapters.values())
-            return dict(zip(adapters, checks, strict=True))
+        answers: queue.SimpleQueue[tuple[str, HealthStatus]] = queue.SimpleQueue()
+
+        def ask(name: str) -> None:
+            answers.put((name, _health(adapters[name])))
+
+        for name in adapters:
+            try:
+                start_thread("health", ask, name)
+            except CapacityExceeded:  # such as at the interpreter's end
+                ask(name)
+        found = dict(answers.get() for _ in adapters)
+        return {name: found[name] for name in adapters}
 
     def shutdown(self, timeout: float = 5.0) -> None:
         """Unbind and close all adapters. Idempotent.
@@ -161,7 +164,8 @@ class AdapterRegistry:
         """
         deadline = time.monotonic() + timeout
         with self._lock:
-            pools, self._pools = self._pools, {}
+            pools = self._pools
+            self._pools = {pool_id: {} for pool_id in pools}
         with ExitStack() as stack:  # closes the others too when one fails
             for pool in pools.values():
                 for replica in pool.values():
@@ -178,18 +182,58 @@ class AdapterRegistry:
             bound = [f"{pool}/{name}" for pool, names in self._pools.items() for name in names]
         return f"<AdapterRegistry {', '.join(bound) or 'empty'}>"
 
-    def _pool(self, pool_id: str) -> dict[str, _Replica]:
+    def _pool(self, pool_id: str) -> dict[str, Replica]:
         pool = self._pools.get(pool_id)
         if pool is None:
             raise InvalidRequest(f"pool_id: {pool_id!r} is not bound")
+        if not pool:
+            raise EngineUnavailable(f"pool {pool_id!r} has no replica now; it had one before")
         return pool
 
-    def _choose(self, pool_id: str, session_id: str | None) -> _Replica:
+    def _try(self, pool_id: str, task: TaskRequest) -> TokenStream | None:
+        """Submit to one replica; None if it was closed, and there is hope with another."""
+        promise = self._promise(pool_id, task)
+        replica = promise.replica
+        try:
+            # Without the lock: to check and to write a large task takes a while.
+            stream = replica.adapter.submit(task)
+            with self._lock:
+                replica.keep(promise, stream)
+                self._jobs[stream.job_id] = stream
+                self._takers[stream] = replica.adapter
+            return stream
+        except (AdapterClosed, EngineUnavailable) as refusal:
+            with self._lock:
+                replica.refuse()
+                others = [r for r in self._pools.get(pool_id, {}).values() if r is not replica]
+                if isinstance(refusal, AdapterClosed) and any(r.may_serve() for r in others):
+                    return None
+            raise
+        finally:
+            with self._lock:
+                replica.forget(promise)
+                if promise.job_id is not None:
+                    self._promised.pop(promise.job_id, None)
+
+    def _promise(self, pool_id: str, task: TaskRequest) -> Promise:
+        """Choose a replica, which counts the task from now on; its job_id is taken, too."""
+        job_id = _text(task, "job_id")
+        with self._lock:
+            live = None if job_id is None else self._jobs.get(job_id)
+            if (live is not None and not live.done) or job_id in self._promised:
+                raise InvalidRequest(f"job_id: {shown(job_id)} is live already", job_id=job_id)
+            promise = Promise(self._choose(pool_id, _text(task, "session_id")), job_id)
+            if job_id is not None:
+                self._promised[job_id] = promise
+            return promise
+
+    def _choose(self, pool_id: str, session_id: str | None) -> Replica:
         pool = self._pool(pool_id)
-        session = (pool_id, session_id or "")
-        kept = self._sessions.get(session)
-        chosen = kept if kept in pool else min(pool, key=lambda name: pool[name].unfinished())
-        if session_id is not None:
+        for replica in pool.values():
+            replica.learn()
+        session = None if session_id is None else (pool_id, session_id)
+        chosen = self._policy.choose(pool, self._sessions.get(session) if session else None)
+        if session is not None:
             self._sessions[session] = chosen
             self._sessions.move_to_end(session)
             if len(self._sessions) > MAX_SESSIONS:
@@ -197,11 +241,20 @@ class AdapterRegistry:
         return pool[chosen]
 
 
+def _text(task: TaskRequest, field: str) -> str | None:
+    """A field that the adapter has not checked yet: it will refuse what is no text."""
+    value = getattr(task, field, None)
+    return value if isinstance(value, str) else None
+
+
 def _health(adapter: WorkerAdapter) -> HealthStatus:
     try:
         return adapter.health()
     except WorkerError as error:
         return HealthStatus(HealthState.UNHEALTHY, str(error), latency_ms=0.0)
+    except Exception as failure:  # a bug in somebody's adapter hides no other replica
+        message = f"health() failed: {type(failure).__name__}"
+        return HealthStatus(HealthState.UNHEALTHY, message, latency_ms=0.0)
 
 
 def _close(adapter: WorkerAdapter, deadline: float) -> None:
