@@ -9,6 +9,7 @@ What few tests need is built when the first of them asks: models that take pictu
 Variables:
     VLLM_PYTHON: the Python 3.11 to build with, where none is found by itself.
     VLLM_PIP_ARGS: more arguments for pip, as where to find the CPU build of torch.
+    VLLM_START_LIMIT: seconds that a server may take to start; 300 if it is not set.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ TORCH = "2.13.0+cpu"
 XGRAMMAR = "0.2.8"
 SMOLLM2 = "0.1.2"
 SOUNDFILE = "0.13.1"
+
+HEARTBEAT = 5.0
+"""Seconds after which something is said again, so that nobody takes slow for stuck."""
 
 _BEGAN = time.monotonic()
 
@@ -211,9 +215,23 @@ def run(step: str, command: list[str]) -> None:
         RecipeError: It failed; the message ends with the last lines that it printed.
     """
     say(step)
-    done = subprocess.run(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
-    if done.returncode != 0:
-        tail = "\n".join(done.stdout.splitlines()[-15:])
+    ) as process:
+        try:
+            output = _output(process, step)
+        except BaseException:  # ctrl-C
+            process.kill()
+            raise
+    if process.returncode != 0:
+        tail = "\n".join(output.splitlines()[-15:])
         raise RecipeError(f"failed: {step}\n{tail}")
+
+
+def _output(process: subprocess.Popen[str], step: str) -> str:
+    """Return what it has printed, when it has ended; say meanwhile that it is still at it."""
+    while True:
+        try:
+            return process.communicate(timeout=HEARTBEAT)[0]
+        except subprocess.TimeoutExpired:
+            say(f"still at it: {step}")

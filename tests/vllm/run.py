@@ -6,7 +6,8 @@
     python tests/vllm/run.py --prepare                        make environment and model only
 
 ARGUMENTS go to `vllm-http run`, FLAGS to `vllm serve`. recipe.py says what is made, where, and
-which variables it reads.
+which variables it reads. Only the tests need more than this package with its extra `cli`; with
+--install, as tox says it, that is installed here first.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import sys
 import tempfile
 from pathlib import Path
 from types import FrameType
-
-import pytest
 
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +35,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PYTEST = ["-p", "vllm.fixtures", "-o", "timeout=400", "-o", "timeout_method=signal"]
 PYTEST += ["-o", "faulthandler_timeout=0"]
 
+TEST_TOOLS = ["vllm-http[test,servers]", "openai"]
+
 
 def main() -> int:
     """Do what the command line says and return the exit code."""
@@ -50,7 +51,9 @@ def main() -> int:
             return serve(installation, options.port, rest)
         if options.run is not None:
             return run(installation, [options.run, *rest])
-        return pytest.main([str(HERE), *PYTEST, *rest])
+        if options.install:
+            install_test_tools()
+        return test(rest)
     except (recipe.RecipeError, ServerError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -69,8 +72,27 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--serve", action="store_true", help="no tests, the server alone")
     parser.add_argument("--run", metavar="PROMPT", help="no tests, one answer")
     parser.add_argument("--prepare", action="store_true", help="neither of the two")
+    parser.add_argument("--install", action="store_true", help="what the tests need, with pip")
     parser.add_argument("--port", type=int, default=8000, help="where to serve (default: 8000)")
     return parser
+
+
+def install_test_tools() -> None:
+    """Have pip install into this very environment; what is there already costs a second."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    recipe.run("what the tests need", [*pip, *TEST_TOOLS])
+
+
+def test(arguments: list[str]) -> int:
+    """Run the tests in this folder."""
+    try:
+        import pytest
+    except ImportError:
+        raise recipe.RecipeError(
+            f"the tests need pytest and more: pip install {' '.join(map(repr, TEST_TOOLS))}, or "
+            "run them by `tox run -e vllm`"
+        ) from None
+    return pytest.main([str(HERE), *PYTEST, *arguments])
 
 
 def serve(installation: recipe.Installation, port: int, flags: list[str]) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .recipe import Installation
+from .recipe import HEARTBEAT, Installation, cache_folder, say
 
 
 MODEL = "smollm2"
@@ -35,13 +35,37 @@ SETTINGS = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 
-START = 300.0  # seconds; 30 on a quiet machine, and it is a busy one that needs the patience
+START_LIMIT = "VLLM_START_LIMIT"
+"""The variable with the seconds that a start may take. It takes 30 on a quiet machine."""
+
+START = 300.0  # unless that says otherwise: it is a busy machine that needs the patience
+POLL = 5.0  # seconds that a server which starts may take for an answer
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL; an idle server takes 3
 LINGER = 5.0  # seconds that its children may then take to end by themselves
 
 
+# Such as "(APIServer pid=7) INFO 11-23 10:00:00 [launcher.py:46] ".
+_LOG_HEAD = re.compile(r"^(\(\w+ pid=\d+\) )?([A-Z]+ \S+ \S+ \[[^]]*\] )?")
+
+
 class ServerError(Exception):
     """The server cannot start or did not; the message has the last lines of its log, if kept."""
+
+
+def start_limit() -> float:
+    """Return the seconds that a start may take.
+
+    Raises:
+        ServerError: The variable holds no number above 0.
+    """
+    text = os.environ.get(START_LIMIT, "").strip()
+    try:
+        limit = float(text) if text else START
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise ServerError(f"{START_LIMIT}: {text!r} is not a number of seconds above 0")
+    return limit
 
 
 class Server:
@@ -75,20 +99,40 @@ class Server:
     def wait_until_ready(self) -> None:
         """Return when the model is listed: until then vLLM refuses every connection.
 
-        By the model, since another test's engine may have got the port meanwhile.
+        By the model, since another test's engine may have got the port meanwhile. A heartbeat
+        tells how far it is.
 
         Raises:
-            ServerError: It died, or is not ready after five minutes.
+            ServerError: It died, or is not ready within the limit; says what to do.
         """
-        give_up = time.monotonic() + START
-        while time.monotonic() < give_up:
-            with contextlib.suppress(OSError):
-                if MODEL.encode() in self.ask("GET", "/v1/models")[1]:
-                    return
+        limit = start_limit()
+        began = time.monotonic()
+        told = began
+        while (now := time.monotonic()) < began + limit:
+            if self._is_ready():
+                return
+            if now >= told + HEARTBEAT:
+                told = now
+                say(f"vLLM is starting, {now - began:.0f} s of at most {limit:g}{self._doing()}")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = self.process.wait(timeout=0.5)
+                code = self.process.wait(timeout=min(0.5, limit))
                 raise ServerError(f"vLLM exited with code {code} before it was ready{self.tail()}")
-        raise ServerError(f"vLLM is not ready after {START:.0f} s{self.tail()}")
+        raise ServerError(
+            f"vLLM is not ready after {limit:g} s. On a busy machine, give it longer: set "
+            f"{START_LIMIT} (seconds). If its log tells of a failure instead, mend that, or delete "
+            f"{cache_folder()} to have all of it made anew.{self.tail()}"
+        )
+
+    def _is_ready(self) -> bool:
+        try:
+            return MODEL.encode() in self.ask("GET", "/v1/models", timeout=POLL)[1]
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _doing(self) -> str:
+        """Return the last line of its log, without what stands before each; "" if none is kept."""
+        lines = [line for line in self.log_lines() if line.strip()]
+        return f": {_LOG_HEAD.sub('', lines[-1])[:120]}" if lines else ""
 
     def tail(self) -> str:
         """Return the last lines of the log, each on a line of its own."""
@@ -98,9 +142,11 @@ class Server:
         """Return the log so far; none where the output is not kept."""
         return self._log.read_text(errors="replace").splitlines() if self._log else []
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+    def ask(
+        self, method: str, path: str, body: Any = None, timeout: float = 60.0
+    ) -> tuple[int, bytes]:
         """Send one plain request and return the status and the body of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         with contextlib.closing(connection):
             headers = {"Content-Type": "application/json"}
             connection.request(method, path, body and json.dumps(body), headers)
