@@ -87,8 +87,9 @@ class End(_Event):
             after a cancel.
         stop_reason: The stop string or stop token id that ended choice 0, if one did.
         request_id: The X-Request-Id of the attempt that served; None if none did.
-        choices: How each choice ended, with its tool calls and what was told of its prompt (text,
-            reasoning, token ids and logprobs are in the tokens, or in a `Completion`).
+        choices: How each choice ended, with its tool calls and what was told of its prompt. Not
+            what it said: text, reasoning, token ids and logprobs are in the tokens, and all
+            together in `TokenStream.result`. An event that travels repeats no other.
         info: What the answer says of itself; None if none came.
     """
 
