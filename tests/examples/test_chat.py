@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from examples.client import Reader, ask, post
 from examples.conftest import CHAT, Chat
 from examples.programs import documented, free_port, on_port, running
@@ -31,9 +32,16 @@ def test_reader_who_was_cut_off(chat: Chat) -> None:
         assert reader.events() == events[3:]
 
 
-def test_odd_event_id(chat: Chat) -> None:
-    """What no answer has given out is refused."""
-    with Reader(port_of(chat), "/answers/some-job", **{"Last-Event-ID": "odd"}) as reader:
+@pytest.mark.parametrize("event_id", ["odd", "-1", "999", "1-2-3", "9" * 5000])
+def test_odd_event_id(chat: Chat, event_id: str) -> None:
+    """What no answer has given out is refused, with a status."""
+    chat.engine.script(*answer("Once"))
+    port = port_of(chat)
+    path = ask(port, "Tell me a tale")
+    with Reader(port, path) as reader:
+        reader.events()
+
+    with Reader(port, path, **{"Last-Event-ID": event_id}) as reader:
         assert reader.status == 400
 
 
