@@ -36,6 +36,7 @@ from vllm_http.testing import (
 
 COMPLETIONS = "/v1/completions"
 SOON = 5.0  # Seconds; nothing that is prompt takes that long, even on a busy machine.
+PATIENCE = 40.0  # Seconds; what reads megabytes takes less at a load of 16, and only a hang more.
 ONCE = RetryPolicy(attempts=1)
 QUICKLY = RetryPolicy(base=0.001, cap=0.001)
 LIMIT = 0.3  # Seconds; a clock that is to run out.

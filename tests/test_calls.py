@@ -170,7 +170,7 @@ def test_retry_after_that_is_too_long(policy: RetryPolicy, timeout: float | None
         error = the_failure(lambda: adapter.tokenize("Hello", timeout=timeout))
 
     assert (error.status, error.retry_after_ms) == (503, 9000)
-    assert (len(server.posts), watch.seconds < 4) == (1, True)
+    assert (len(server.posts), watch.seconds < 9) == (1, True)
 
 
 @every_call

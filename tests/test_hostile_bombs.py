@@ -150,7 +150,7 @@ def test_bomb_starves_no_other_stream() -> None:
                 stream = adapter.submit(a_task())
                 assert kinds([next(stream), next(stream)]) == ["started", "token"]
                 begun.release()
-                assert stream.result(SOON).text == "c"
+                assert stream.result(SOON).text == "bc"
             assert not bomb.done
         assert left.wait(SOON)
 

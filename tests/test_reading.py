@@ -153,7 +153,7 @@ def test_cut_that_comes_with_done_changes_nothing(
 
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda stream: stream.result(timeout=SOON), streams))
-    assert {(result.text, result.finish_reason) for result in results} == {("b", "stop")}
+    assert {(result.text, result.finish_reason) for result in results} == {("ab", "stop")}
 
 
 def test_tiny_queues_lose_nobody(engine: FakeEngine, caplog: pytest.LogCaptureFixture) -> None:

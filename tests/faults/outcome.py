@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from faults.row import Row
-from support import EARLY, SOON, kinds
+from support import EARLY, PATIENCE, kinds
 
 from vllm_http import End, Error, Timeout, Token, TokenEvent, TokenStream, WorkerError
 
@@ -76,8 +76,8 @@ def check_order(seen: Seen, *, starts: bool) -> None:
 
 
 def check_time(row: Row, seen: Seen) -> None:
-    """The end comes when it is due, and then soon."""
-    assert row.due - EARLY <= seen.seconds < row.due + SOON
+    """The end comes when it is due, and not by the clocks of a row that waits for none."""
+    assert row.due - EARLY <= seen.seconds < row.due + PATIENCE
 
 
 def check_end(row: Row, last: TokenEvent) -> None:

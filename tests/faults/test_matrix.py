@@ -27,6 +27,7 @@ from faults.scripts import HEAD, STOP, A, AtOnce, B, chunked
 from support import (
     LIMIT,
     ONCE,
+    PATIENCE,
     SOON,
     a_task,
     answer,
@@ -59,7 +60,7 @@ STREAMS = [row for row in ROWS if row.phase in PHASES[4:] and not row.due]
 PARTIAL = [row for row in STREAMS if row.sees.error is not None and row.text]
 THREE = RetryPolicy(attempts=3, base=0.001, cap=0.001)
 SHORT = Timeouts(connect=LIMIT, first_token=LIMIT, stall=LIMIT)
-LONG = Timeouts(connect=SOON, first_token=SOON, stall=SOON)
+LONG = Timeouts(connect=PATIENCE, first_token=PATIENCE, stall=PATIENCE)
 
 
 def task_of(row: Row) -> TaskRequest:
@@ -163,7 +164,7 @@ def test_partial_text(row: Row, engine: FakeEngine) -> None:
     """Who asks for the whole is told what there was of it."""
     engine.script(*row.script)
     with adapter_to(engine.url, row) as adapter, pytest.raises(WorkerError) as caught:
-        adapter.submit(task_of(row)).result(timeout=row.due + SOON)
+        adapter.submit(task_of(row)).result(timeout=row.due + PATIENCE)
 
     assert caught.value.partial is not None
     assert caught.value.partial.text == row.text
