@@ -132,7 +132,7 @@ class Server:
     def _doing(self) -> str:
         """Return the last line of its log, without what stands before each; "" if none is kept."""
         lines = [line for line in self.log_lines() if line.strip()]
-        return f": {_LOG_HEAD.sub('', lines[-1])[:120]}" if lines else ""
+        return f": {_LOG_HEAD.sub('', lines[-1]).strip()[:120]}" if lines else ""
 
     def tail(self) -> str:
         """Return the last lines of the log, each on a line of its own."""
