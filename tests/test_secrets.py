@@ -129,3 +129,30 @@ def test_health_and_props_mask_the_key(engine: FakeEngine) -> None:
             adapter.props()
 
     assert key not in traces(caught.value)
+
+
+SAID = "max_tokens must be at least 1; x-max is ma"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"api_key": "x"},
+        {"api_key": "ma"},
+        {"headers": {"X-Auth-Token": "max"}},
+        {"headers": {"X-Api-Key": "must-"}},
+        {"headers": {"Authorization": "Basic eDptYXg="}},  # x:max
+        {"proxies": {"https": "http://x:max@127.0.0.1:9"}},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_short_secrets_leave_messages_readable(
+    engine: FakeEngine, options: dict[str, object]
+) -> None:
+    """A test server's key is no reason to riddle what vLLM says of an argument."""
+    engine.script(Status(400, {"error": {"message": SAID, "code": 400}}))
+    with VllmHttpAdapter(engine.url, retry=ONCE, **options) as adapter:  # type: ignore[arg-type]
+        message = fail(adapter).message
+
+    said = SAID if options != {"api_key": "ma"} else SAID[:-2] + "****"
+    assert message.startswith(f"engine answered 400: {said}")

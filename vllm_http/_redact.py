@@ -15,6 +15,13 @@ from collections.abc import Iterable
 MAX_TEXT = 2048
 """Characters of an engine's own text that go into an error message."""
 
+_SHORT = 7
+"""Characters below which a known secret is masked as a whole word only: "max" is in "max_tokens".
+
+It protects little more to look for it inside of words: whoever sees the six digits of its
+fingerprint can try out all values of that length.
+"""
+
 _NAMES = r"(?:(?:x[-_]?)?api[-_]?key|(?:access|auth)[-_]?token|token|password|passwd|secret)"
 _QUOTE = r"""\\?["']?"""
 _VALUE = r"""[^\s"'\\,;&}\])<>]+"""
@@ -55,16 +62,24 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # The longest first: one secret may hold another.
-        self._secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
+        known = sorted({s for s in secrets if s}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(_looked_for, known))) if known else None
 
     def __call__(self, text: str) -> str:
         """The text without secrets on one line, at most `MAX_TEXT` characters of it."""
-        for secret in self._secrets:
-            text = text.replace(secret, f"****{fingerprint(secret)}")
+        if self._known is not None:
+            text = self._known.sub(lambda match: f"****{fingerprint(match[0])}", text)
         for pattern in _PATTERNS:
             text = pattern.sub(_mask, text)
         text = printable(text)
         return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+
+
+def _looked_for(secret: str) -> str:
+    """The pattern of a known secret; a hyphen joins words, as in a header's name."""
+    if len(secret) < _SHORT:
+        return rf"(?<![\w-]){re.escape(secret)}(?![\w-])"
+    return re.escape(secret)
 
 
 def printable(text: str) -> str:
