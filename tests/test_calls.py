@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -75,7 +79,68 @@ def test_route_that_the_model_does_not_serve(call: str) -> None:
         error = the_failure(lambda: CALLS[call](adapter))
 
     assert (error.code, error.retriable) == ("UPSTREAM_NOT_FOUND", False)
-    assert "Not Found" in error.message
+    assert f"404 for {server.url}{PATHS[call]}: Not Found" in error.message
+    assert ("--runner pooling" in error.message) is (call in ("embed", "score", "rerank"))
+
+
+PAGE = b"<html><title>It works!</title><p>long</p></html>"
+
+
+@every_call
+@pytest.mark.parametrize("status", [200, 404])
+def test_web_page_for_an_answer(call: str, status: int) -> None:
+    """It is told as what it is, where it is, and in one line; and not asked for again."""
+    with replying(says(PAGE, status)) as server, quick(server.url) as adapter:
+        error = the_failure(lambda: CALLS[call](adapter))
+
+    assert "this is no vLLM server" in error.message
+    assert server.url + PATHS[call] in error.message
+    assert "It works!" in error.message
+    assert "<" not in error.message
+    assert (error.retriable, len(server.posts)) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    ("coding", "packed"),
+    [
+        ("identity", bytes),
+        ("none", bytes),
+        ("", bytes),
+        ("gzip", gzip.compress),
+        ("X-GZIP", gzip.compress),
+        ("gzip, identity", gzip.compress),
+        ("identity ,gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", lambda data: zlib.compress(data)[2:-4]),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_content_codings(coding: str, packed: Callable[[bytes], bytes], status: int) -> None:
+    """Documents, and the words of refusals, are read as streams are."""
+    body = packed(json.dumps(TOKENS if status == 200 else {"error": "Bad day"}).encode())
+    with (
+        replying(says(body, status, f"content-encoding: {coding}")) as server,
+        quick(server.url) as adapter,
+    ):
+        if status == 200:
+            assert adapter.tokenize("Hello").tokens == [5, 6]
+        else:
+            assert the_failure(lambda: adapter.tokenize("Hello")).message.endswith(": Bad day")
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "gzip, br"])
+def test_content_coding_that_nobody_asked_for(coding: str) -> None:
+    """It is named, and not asked for again; a refusal is one without its words."""
+    header = f"content-encoding: {coding}"
+    with (
+        replying(says(b"\x1b\x00", 200, header), says(b"\x1b\x00", 400, header)) as server,
+        quick(server.url) as adapter,
+    ):
+        errors = [the_failure(lambda: adapter.tokenize("Hello")) for _ in range(2)]
+
+    assert f"in content encoding {coding}, which was not asked for" in errors[0].message
+    assert errors[1].message == "engine answered 400"
+    assert len(server.posts) == 2
 
 
 @pytest.mark.parametrize("failing", [says(REFUSAL, 503), hang_up, cut(b'{"count": 2', 4000)])

@@ -225,23 +225,26 @@ def keep_a_connection(adapter: VllmHttpAdapter) -> None:
 
 
 def test_silent_peer_is_noticed_by_the_system(engine: FakeEngine) -> None:
-    """Where no clock runs, and where a firewall has forgotten a kept connection."""
+    """Where no clock runs; and nothing that also counts against an engine too busy to read."""
     with VllmHttpAdapter(engine.url) as adapter:
         keep_a_connection(adapter)
         kept = socket_to(engine)
         ask = partial(kept.getsockopt, socket.IPPROTO_TCP)
 
         assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert (ask(socket.TCP_KEEPIDLE), ask(socket.TCP_USER_TIMEOUT)) == (60, 20_000)
+        assert [ask(o) for o in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)] == [60, 15]
+        assert (ask(socket.TCP_KEEPCNT), ask(socket.TCP_USER_TIMEOUT)) == (2, 0)
 
 
-def test_dead_kept_connection_costs_no_attempt(engine: FakeEngine) -> None:
-    """A kept connection that turns out to be dead is replaced, even without retries."""
+def test_dead_kept_connection_is_replaced(engine: FakeEngine) -> None:
+    """Even without retries: nobody has read the task. Both sendings are counted."""
     engine.script(Cut("rst"))
     with VllmHttpAdapter(engine.url, retry=ONCE) as adapter:
         keep_a_connection(adapter)
-        assert adapter.submit(a_task()).result().error is None
+        completion = adapter.submit(a_task()).result()
 
+    assert completion.metrics is not None
+    assert (completion.error, completion.metrics.attempts) == (None, 2)
     kept, second = posts(engine, 2)
     assert kept.connection == engine.requests[1].connection != second.connection
 

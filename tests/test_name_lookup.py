@@ -13,11 +13,23 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support import LIMIT, SOON, Stopwatch, a_task, failure, kinds, ran_out, stopwatch, wait_until
+from support import (
+    LIMIT,
+    QUICKLY,
+    SOON,
+    Stopwatch,
+    a_task,
+    failure,
+    kinds,
+    ran_out,
+    stopwatch,
+    wait_until,
+)
 
 from vllm_http import (
     AdapterClosed,
     End,
+    EngineUnavailable,
     Error,
     HealthState,
     Timeout,
@@ -194,3 +206,34 @@ def test_close_wakes_small_calls(adapter: VllmHttpAdapter, resolver: Resolver) -
 
     assert [type(error) for error in errors] == [AdapterClosed, AdapterClosed]
     assert watch.seconds < SOON / 2
+
+
+@pytest.mark.parametrize(
+    ("number", "passing"),
+    [
+        (socket.EAI_AGAIN, True),
+        (socket.EAI_FAIL, True),
+        (socket.EAI_NONAME, True),
+        (socket.EAI_FAMILY, False),
+        (socket.EAI_SERVICE, False),
+    ],
+)
+def test_name_that_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, number: int, passing: bool
+) -> None:
+    """A restarting container has no name for a while: it is looked up again. Nonsense is not."""
+    asked = []
+
+    def look_up(host: str, *args: object, **options: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(number, "Not found")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with VllmHttpAdapter(f"http://{NOWHERE}", retry=QUICKLY) as adapter:
+        adapter._version._known = "0"
+        error, _ = failure(adapter.submit(a_task()))
+
+    assert isinstance(error, EngineUnavailable)
+    assert "Not found" in error.message
+    assert NOWHERE in error.message
+    assert (error.retriable, len(asked)) == ((True, QUICKLY.attempts) if passing else (False, 1))

@@ -26,6 +26,8 @@ from support import (
 )
 
 from vllm_http import (
+    CapacityExceeded,
+    EngineUnavailable,
     InvalidRequest,
     RetryPolicy,
     Timeouts,
@@ -185,6 +187,56 @@ def test_credentials_that_a_proxy_repeats(page: str) -> None:
     for text in (str(error), repr(error), health):
         assert SECRET not in text
         assert BASIC not in text
+
+
+CONNECTS = [
+    #  status     class           code                  retriable  sent
+    (b"407 Wanted", InvalidRequest, "UPSTREAM_AUTH", False, 1),
+    (b"403 No", InvalidRequest, "UPSTREAM_AUTH", False, 1),
+    (b"400 What", InvalidRequest, "INVALID_PARAMS", False, 1),
+    (b"429 Slower", CapacityExceeded, "ADMISSION_REJECT", True, 4),
+    (b"500 Oops", EngineUnavailable, "POOL_UNAVAILABLE", True, 2),
+    (b"501 Never", EngineUnavailable, "POOL_UNAVAILABLE", False, 1),
+    (b"502 Bad Gateway", EngineUnavailable, "POOL_UNAVAILABLE", True, 4),
+    (b"503 Later", EngineUnavailable, "POOL_UNAVAILABLE", True, 4),
+    (b"504 Late", EngineUnavailable, "POOL_UNAVAILABLE", True, 4),
+]
+
+
+@pytest.mark.parametrize(("status", "kind", "code", "retriable", "sent"), CONNECTS)
+def test_connect_that_is_refused(
+    status: bytes, kind: type[WorkerError], code: str, retriable: bool, sent: int
+) -> None:
+    """A proxy's refusal has the row of its status, and is told as the proxy's."""
+
+    def refuse(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n")
+
+    with Peer(refuse) as peer:
+        proxy = f"http://user:{SECRET}@127.0.0.1:{peer.port}"
+        with VllmHttpAdapter(
+            f"https://{NOWHERE}", proxies={"https": proxy}, retry=QUICKLY
+        ) as adapter:
+            adapter._version._known = "0"
+            error, seen = failure(adapter.submit(a_task()))
+
+    assert seen == ["error"]
+    assert (type(error), error.code, error.retriable) == (kind, code, retriable)
+    assert (error.status, peer.accepted) == (int(status[:3]), sent)
+    assert error.message.startswith(f"proxy http://127.0.0.1:{peer.port} answered {error.status}")
+    assert SECRET not in error.message
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_that_wants_credentials(scheme: str) -> None:
+    """With CONNECT or without, it is named, and so is the argument that takes them; asked once."""
+    error, _ = refused(scheme, "no")
+
+    assert isinstance(error, InvalidRequest)
+    assert (error.status, error.code, error.retriable) == (407, "UPSTREAM_AUTH", False)
+    assert re.match(r"proxy http://127\.0\.0\.1:\d+ answered 407 \(", error.message)
+    assert "proxies" in error.message
 
 
 @pytest.mark.parametrize("password", ["pl%61in-word", "p%40ss-word", "p%C3%A4ss-word"])

@@ -24,7 +24,7 @@ from vllm_http import (
     TokenStream,
     VllmHttpAdapter,
 )
-from vllm_http._connections import Exchange
+from vllm_http._connections_exchange import Exchange
 from vllm_http.testing import FakeEngine, Headers, Stall, Text, Tokens, Wait
 
 

@@ -20,7 +20,17 @@ from vllm_http import (
     VllmHttpAdapter,
     WorkerError,
 )
-from vllm_http.testing import ErrorEvent, FakeEngine, Headers, Raw, Status, Step
+from vllm_http.testing import (
+    Done,
+    ErrorEvent,
+    FakeEngine,
+    Finish,
+    Headers,
+    Raw,
+    Status,
+    Step,
+    Text,
+)
 
 
 ONCE = RetryPolicy(attempts=1)
@@ -142,3 +152,102 @@ def test_an_engine_s_message_is_bounded(engine: FakeEngine, body: Any) -> None:
 
     assert len(error.message) < 2500
     assert "xxx" in error.message
+
+
+# What the message says besides the engine's own words.
+
+
+def told(engine: FakeEngine, *steps: Step, **options: Any) -> str:
+    """The message of a task's error."""
+    engine.script(*steps)
+    with VllmHttpAdapter(engine.url, retry=ONCE, **options) as adapter:
+        *_, last = adapter.submit(TaskRequest(prompt="Hello"))
+    assert isinstance(last, Error)
+    return last.error.message
+
+
+def test_a_404_names_the_url(engine: FakeEngine) -> None:
+    """A wrong path in the base URL is the usual reason."""
+    message = told(engine, Status(404, {"detail": "Not Found"}))
+
+    assert message == f"engine answered 404 for {engine.url}/v1/completions: Not Found"
+
+
+@pytest.mark.parametrize(
+    ("options", "which"),
+    [
+        ({}, "the API key is missing: none was sent; give it as api_key"),
+        ({"api_key": "wr0ng-k3y"}, "the API key that was sent is wrong: check api_key"),
+        (
+            {"headers": {"authorization": "Bearer wr0ng-k3y"}},
+            "the API key that was sent is wrong: check api_key",
+        ),
+    ],
+)
+def test_a_401_says_what_about_the_key(options: dict[str, Any], which: str) -> None:
+    """Whether it is missing or wrong, and where it is given."""
+    with FakeEngine(api_key="right") as engine:
+        message = told(engine, Status(401, {"error": "Unauthorized"}), **options)
+
+    assert message == f"engine answered 401 ({which}): Unauthorized"
+
+
+PAGE = b"<html><head><title>It works!</title></head><body><p>long</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Status(404, PAGE),),
+        (Status(502, PAGE),),
+        (Status(503, PAGE, {"content-type": "text/plain"}),),
+        (Status(200, PAGE),),
+        (Status(200, PAGE, {"content-type": "text/plain"}),),
+        (Headers(), Raw(PAGE)),
+        (Headers(), *(Raw(PAGE[n : n + 1]) for n in range(len(PAGE)))),
+    ],
+    ids=["404", "502", "as text", "200", "200 as text", "200 as a stream", "byte by byte"],
+)
+def test_a_page_is_told_in_one_line(engine: FakeEngine, steps: tuple[Step, ...]) -> None:
+    """Whoever asks the wrong port learns that no vLLM is there, and what is."""
+    message = told(engine, *steps)
+
+    assert f"for {engine.url}/v1/completions" in message
+    assert "this is no vLLM server" in message
+    assert message.endswith("It works!")
+    assert "<" not in message
+
+
+def test_json_for_a_stream_says_what_to_do(engine: FakeEngine) -> None:
+    """What came, and who may have dropped what was asked for."""
+    message = told(engine, Status(200, {"choices": []}))
+
+    assert message.startswith(f"engine answered 200 for {engine.url}/v1/completions with applicat")
+    assert "not text/event-stream" in message
+    assert 'does a gateway before it drop "stream"?' in message
+    assert '{"choices":[]}' in message.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/event-stream; charset=utf-8",
+        "Text/Event-Stream ;charset=UTF-8",
+        " text/event-stream\t",
+        "text/event-stream;",
+        "text/event-stream, text/event-stream",
+    ],
+)
+def test_a_content_type_may_be_written_oddly(engine: FakeEngine, kind: str) -> None:
+    """Case, spaces and parameters say nothing."""
+    engine.script(Headers(headers={"content-type": kind}), Text("a"), Finish("stop"), Done())
+    with VllmHttpAdapter(engine.url, retry=ONCE) as adapter:
+        assert adapter.submit(TaskRequest(prompt="Hello")).result(timeout=10).text == "a"
+
+
+def test_an_error_as_json_inside_a_200_is_the_one_it_names(engine: FakeEngine) -> None:
+    """Where a stream was wanted as well, by its number."""
+    error = failure(engine, Status(200, {"error": {"message": "full", "code": 429}}))
+
+    assert (type(error), error.status, error.retriable) == (CapacityExceeded, 429, True)
+    assert error.message == "engine answered 429: full"

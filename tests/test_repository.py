@@ -33,6 +33,7 @@ MAX_LINES = 400
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "_errors",
+        "_failures",
         "_limits",
         "_threads",
         "_redact",
@@ -41,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_chunked",
         "_inflate",
         "_sse",
+        "_web_page",
     ),
     ("_bell", "_crew"),
     ("_reader",),

@@ -39,6 +39,7 @@ from vllm_http.testing import (
     FakeEngine,
     Finish,
     Headers,
+    Raw,
     Role,
     Stage,
     Stall,
@@ -136,14 +137,20 @@ def test_refused_by_status(
         pytest.param([Headers(), Cut("rst")], StreamingError, 3, id="reset"),
         pytest.param([Headers(), Cut("fin")], StreamingError, 3, id="hang-up"),
         pytest.param([Finish("abort"), Done()], StreamingError, 3, id="abort"),
-        pytest.param([Event("nonsense")], StreamingError, 3, id="garbage"),
-        pytest.param([Status(200, b"<html>")], StreamingError, 3, id="HTML"),
+        pytest.param([Event("nonsense")], StreamingError, 1, id="garbage"),
+        pytest.param([Headers(), Raw(b"<html>\n\n")], StreamingError, 1, id="HTML as SSE"),
+        pytest.param([Status(200, {"choices": []})], StreamingError, 1, id="JSON"),
+        pytest.param([Event("x" * 9 * 2**20)], StreamingError, 1, id="too large"),
+        pytest.param([Status(200, b"<html>")], StreamingError, 1, id="HTML"),
     ],
 )
 def test_refused_inside_the_stream(
     engine: FakeEngine, steps: list[Step], kind: type[WorkerError], requests: int
 ) -> None:
-    """What fails inside a 200 before any content is tried again as its status would be."""
+    """What fails inside a 200 before any content is tried again as its status would be.
+
+    Garbage, which says that there is no hope, is sent once.
+    """
     for _ in range(3):
         engine.script(*steps)
 
@@ -152,6 +159,7 @@ def test_refused_inside_the_stream(
 
     assert type(error) is kind
     assert sent(engine) == requests
+    assert error.retriable or requests == 1
 
 
 def test_500_is_tried_again_once(engine: FakeEngine) -> None:

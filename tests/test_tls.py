@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import ssl
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ from vllm_http import (
     TokenStream,
     VllmHttpAdapter,
 )
-from vllm_http._connections import POOLS, Aborted, Exchange, exchanging
+from vllm_http._connections import POOLS, exchanging
+from vllm_http._connections_exchange import Aborted, Exchange
 from vllm_http.testing import FakeEngine, Headers, Stall, Tokens
 
 
@@ -175,6 +177,78 @@ def test_unknown_authority(front: Peer) -> None:
     assert "certificate verify failed" in error.message.lower()
     assert health.state is HealthState.UNHEALTHY
     assert front.accepted <= 3  # the task, the version, health
+
+
+def after_the_hello(end: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    """A server whose handshakes end so, once the client has greeted."""
+
+    def talk(sock: socket.socket) -> None:
+        sock.recv(65536)
+        end(sock)
+
+    return talk
+
+
+def reset(sock: socket.socket) -> None:
+    """End with a RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def half(sock: socket.socket) -> None:
+    """End with a FIN in the midst of a record."""
+    sock.sendall(b"\x16\x03\x03\x40\x00" + bytes(100))
+
+
+def alert(number: int) -> Callable[[socket.socket], None]:
+    """End with a fatal alert."""
+    return lambda sock: sock.sendall(bytes([21, 3, 3, 0, 2, 2, number]))
+
+
+@resets
+@pytest.mark.parametrize(
+    ("end", "passing"),
+    [
+        pytest.param(lambda sock: None, True, id="FIN"),
+        pytest.param(half, True, id="FIN in a record"),
+        pytest.param(reset, True, id="RST"),
+        pytest.param(alert(80), True, id="alert: internal error"),
+        pytest.param(alert(40), False, id="alert: handshake failure"),
+        pytest.param(alert(70), False, id="alert: protocol version"),
+        pytest.param(alert(116), False, id="alert: certificate required"),
+        pytest.param(lambda sock: sock.sendall(b"HTTP/1.1 400 No\r\n\r\n"), False, id="no TLS"),
+    ],
+)
+def test_handshake_that_ends(end: Callable[[socket.socket], None], passing: bool) -> None:
+    """A server that restarts ends handshakes, by FIN or RST; what TLS itself refuses is lasting."""
+    with (
+        Peer(after_the_hello(end)) as peer,
+        VllmHttpAdapter(peer.url("https"), retry=QUICKLY) as adapter,
+    ):
+        adapter._version._known = "0"
+        error, _ = failure(adapter.submit(a_task()))
+
+    assert isinstance(error, EngineUnavailable)
+    assert (error.retriable, peer.accepted) == ((True, QUICKLY.attempts) if passing else (False, 1))
+
+
+@resets
+def test_connection_that_ends_under_tls(certificate: Certificate) -> None:
+    """A FIN without TLS's own goodbye, before the answer, is what it is without TLS."""
+
+    def talk(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.shutdown(socket.SHUT_RDWR)
+
+    with (
+        Peer(certificate.behind_tls(talk)) as peer,
+        VllmHttpAdapter(peer.url("https"), verify=certificate.cert, retry=QUICKLY) as adapter,
+    ):
+        adapter._version._known = "0"
+        error, _ = failure(adapter.submit(a_task()))
+
+    assert isinstance(error, EngineUnavailable)
+    assert (error.retriable, peer.accepted) == (True, QUICKLY.attempts)
 
 
 @pytest.mark.parametrize(

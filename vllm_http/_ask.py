@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ._connections import Exchange
+from ._connections_exchange import Exchange
 from ._errors import AdapterClosed, WorkerError, unforeseen
 from ._threads import check_not_finalizing, deadline_in, join, patience, start_thread
 from ._transport_documents import DocumentTransport
-from ._transport_errors import StaleConnection
 
 
 Send = Callable[[Exchange, float], bytes]
@@ -91,6 +90,10 @@ class Asker:
 
         return self._ask("call", send, until)
 
+    def unreadable(self, path: str, document: bytes, failure: WorkerError) -> WorkerError:
+        """The error for a document that came whole and could not be read."""
+        return self._transport.unreadable(path, document, failure)
+
     def pause(self, seconds: float) -> None:
         """Wait between two questions.
 
@@ -145,13 +148,8 @@ class Asker:
         left = max(0.0, until - time.monotonic()) + 1.0
         connect = min(self._connect_timeout, left)
         try:
-            try:
-                self._check_open()  # now that it is live: `close` finds it, or came before
-                answer = send(exchange, connect)
-            except StaleConnection:
-                exchange.fresh = True
-                answer = send(exchange, connect)
-            answers.put(answer)
+            self._check_open()  # now that it is live: `close` finds it, or came before
+            answers.put(send(exchange, connect))
         except Exception as failure:
             answers.put(self._told(failure))
         finally:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from ._ask import Asker, Late
 from ._errors import InvalidRequest, StreamingError, Timeout, WorkerError
+from ._failures import GARBAGE, of_status
 from ._limits import mapping, number
 from ._request import json_body
 from ._retry import try_again
@@ -39,11 +40,13 @@ class Question(Generic[T]):
         fields: Of the JSON body; None means: not sent.
         read: Makes a value of the answer's JSON. What it raises for JSON of another shape
             (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) is caught.
+        served_by: What an engine that answers 404 needs, to have the path.
     """
 
     path: str
     fields: Mapping[str, Any] = field(repr=False)  # a prompt is in them
     read: Callable[[Any], T]
+    served_by: str = ""
 
 
 class Caller:
@@ -81,22 +84,31 @@ class Caller:
             number(0, _LONGEST, above=True)("timeout", timeout)
         body = _body_of(question, {} if extra_body is None else extra_body)
         within = self._within if timeout is None else timeout
-        document = self._whole(_Call(self._asker, question.path, body, within))
+        document = self._whole(question, _Call(self._asker, question.path, body, within))
         # Outside of the attempts: the engine would answer the same once more.
         if len(document) > MAX_ANSWER_BYTES:
-            raise StreamingError(
+            raise GARBAGE.error(
                 f"{question.path}: the answer is larger than {MAX_ANSWER_BYTES} bytes; "
-                "ask for less at once",
-                retriable=False,
+                "ask for less at once"
             )
-        return _read(question, document)
+        try:
+            return _read(question, document)
+        except StreamingError as failure:
+            error = self._asker.unreadable(question.path, document, failure)
+        raise error
 
-    def _whole(self, call: _Call) -> bytes:
+    def _whole(self, question: Question[T], call: _Call) -> bytes:
         try:
             return call.attempt()
         except WorkerError as failure:
             failures = [failure]
-        return try_again(call, self._retry, call.attempt, failures)
+        try:
+            return try_again(call, self._retry, call.attempt, failures)
+        except InvalidRequest as failure:
+            if failure.status != 404 or not question.served_by:
+                raise
+            told = f"{failure.message}; {question.path} is served by {question.served_by}"
+        raise of_status(404).error(told, status=404)
 
 
 class _Call:
@@ -104,7 +116,6 @@ class _Call:
 
     def __init__(self, asker: Asker, path: str, body: bytes, within: float) -> None:
         self.last_failure: WorkerError | None = None
-        self.had_500 = False
         self._asker = asker
         self._path = path
         self._body = body

@@ -135,6 +135,7 @@ class BulkResponse(http.client.HTTPResponse):
         self._sock = sock
         self._body = ChunkedBody()
         self._whole = False  # a body that is not chunked was read to its end
+        self._ahead = True  # http.client may have read more than the headers
 
     def begin(self) -> None:
         """Read up to the headers of the final answer.
@@ -154,10 +155,13 @@ class BulkResponse(http.client.HTTPResponse):
 
         Where the end came with the data, the connection is free for others on return.
         """
+        self._ahead = False  # what is buffered is taken first, all of it
         if self.fp is None or not self.chunked:
             data = super().read1(n)
             if self.length == 0:
                 self.close()
+            elif not data and self.length and n:
+                raise http.client.IncompleteRead(b"", self.length)
             return data
         self._check()
         while not self._body.ended:
@@ -174,15 +178,15 @@ class BulkResponse(http.client.HTTPResponse):
         self._sock.settimeout(0)
 
     def read_ready(self) -> bytes | None:
-        """As `read1` on a socket that does not block; None where nothing has come.
-
-        Only after a `read1`, which empties what http.client itself has buffered.
-        """
+        """As `read1` on a socket that does not block; None where nothing has come."""
         self._check()
+        if self.length == 0:
+            self._whole = True
         if self.ended:
             return b""
         try:
-            wire = self._sock.recv(min(_RECV_BYTES, self.length or _RECV_BYTES))
+            most = min(_RECV_BYTES, self.length or _RECV_BYTES)
+            wire = self._read_ahead(most) or self._sock.recv(most)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         if self.chunked:
@@ -197,6 +201,14 @@ class BulkResponse(http.client.HTTPResponse):
             self.length -= len(wire)
         self._whole = not wire or self.length == 0
         return wire
+
+    def _read_ahead(self, most: int) -> bytes:
+        """What http.client itself has buffered, until that is empty."""
+        if not self._ahead or self.fp is None:
+            return b""
+        held = self.fp.peek(1)
+        self._ahead = bool(held)
+        return self.fp.read(min(len(held), most)) if held else b""
 
     @property
     def ended(self) -> bool:

@@ -1,13 +1,8 @@
-"""Connections that another thread can abort in every phase, and a pool that knows uvicorn.
-
-urllib3's own `HTTPResponse.shutdown` needs a response. An `Exchange` knows the socket from the
-moment it is connected: while the handshake runs, while headers are awaited, and in mid-body.
-"""
+"""Connections that tell an `Exchange` of their socket, and a pool that knows uvicorn."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -19,6 +14,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ._chunked import BulkResponse
+from ._connections_exchange import Aborted, Exchange
+from ._transport_delivery import Delivery
 
 
 MAX_IDLE = 4.0
@@ -27,115 +24,6 @@ MAX_IDLE = 4.0
 MAX_AGE = 300.0
 """Seconds after which a connection gets no more requests, however busy: only a new one looks the
 name up again, and finds the engines that have come up behind it since."""
-
-
-class Aborted(Exception):
-    """The exchange was aborted before its request went out."""
-
-
-class Exchange:
-    """One request and its answer, as far as its socket goes.
-
-    `abort` may come at any time and from any thread, before there is a socket too; it never
-    blocks. Once the connection is back in the pool, `abort` cannot touch it any more.
-
-    Args:
-        on_handshake: Called when TCP stands and TLS, or a proxy, is still to be talked to.
-        on_request: Called when the connection stands and the request is about to be written.
-        fresh: Never use a pooled connection.
-
-    Attributes:
-        reused: Whether the connection had served before.
-        late: It was aborted because its handshake took too long.
-        response: The answer, once there is one.
-    """
-
-    def __init__(
-        self,
-        on_handshake: Callable[[], None] = lambda: None,
-        on_request: Callable[[], None] = lambda: None,
-        *,
-        fresh: bool = False,
-    ) -> None:
-        self.reused = False
-        self.late = False
-        self.response: BulkResponse | None = None
-        self.fresh = fresh
-        self._on_handshake = on_handshake
-        self._on_request = on_request
-        # Reentrant: a garbage collection inside may close the very stream this is for.
-        self._lock = threading.RLock()
-        self._sock: socket.socket | None = None
-        self._aborted = False
-
-    def shake_hands(self, sock: socket.socket) -> None:
-        """A handshake begins on this socket, or a copy of it.
-
-        Raises:
-            Aborted: It must not.
-        """
-        self._hold(sock)
-        self._on_handshake()
-
-    def attach(self, sock: Any, *, reused: bool) -> None:
-        """The request goes out on this socket.
-
-        Raises:
-            Aborted: It must not go out any more.
-        """
-        self._hold(sock)
-        self.reused = reused
-        self._on_request()
-
-    def let_go(self, sock: Any) -> None:
-        """This socket is about to be closed; nothing if another was attached since."""
-        with self._lock:
-            if self._sock is sock:
-                self._sock = None
-
-    def _hold(self, sock: Any) -> None:
-        with self._lock:
-            self._sock = sock
-            if self._aborted:
-                self.abort()
-                raise Aborted
-
-    def abort(self) -> None:
-        """End the exchange now: whoever blocks on its socket wakes up with an error or an end.
-
-        Both directions are shut down, not just reading: a forked child may hold the same socket
-        open, and then closing it here would tell the engine nothing.
-        """
-        with self._lock:
-            self._aborted = True
-            sock, self._sock = self._sock, None
-            if sock is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    _shutdown(sock)
-
-    def detach(self) -> bool:
-        """The socket is about to be closed, or goes back to the pool; False if it was aborted.
-
-        Before it is closed: `abort` must not shut down a number that is another's by then.
-        """
-        with self._lock:
-            self._sock = None
-            return not self._aborted
-
-    def _forget_in_child(self) -> None:
-        """After a fork: close the child's copy of the socket and leave the parent's alone."""
-        sock, self._sock = self._sock, None
-        self._lock = threading.RLock()
-        if sock is not None:
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                os.close(sock.detach())
-
-
-def _shutdown(sock: Any) -> None:
-    # Not SSLSocket.shutdown: it drops TLS first, and what another thread writes at that moment
-    # would go out in the clear. TLS inside a TLS proxy is an object around the socket.
-    tcp = sock if isinstance(sock, socket.socket) else sock.socket
-    socket.socket.shutdown(tcp, socket.SHUT_RDWR)
 
 
 _current = threading.local()
@@ -167,6 +55,7 @@ class _Abortable:
     sock: Any
     timeout: float | None
     _unsent: list[bytes] | None = None  # of the request that is being made
+    _delivery: Delivery | None = None  # writes it, where the connection had served before
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
@@ -184,7 +73,11 @@ class _Abortable:
             whole = b"".join(self._unsent)
         finally:
             self._unsent = None
-        self.send(whole)
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            delivery.write(self.sock, whole)
+        else:
+            self.send(whole)
 
     def send(self, data: Any) -> None:
         # Headers and body in one write: two cost a twentieth of the time to the first token.
@@ -195,6 +88,8 @@ class _Abortable:
 
     def close(self) -> None:
         exchange, self.exchange = self.exchange, None
+        if exchange is not None and self.sock is not None:
+            exchange.settle(self.sock)  # the socket tells nothing once it is closed
         # Where there is a response it holds the socket as well, and detaches when it lets go.
         if exchange is not None and exchange.response is None:
             exchange.detach()
@@ -206,7 +101,7 @@ class _Abortable:
         exchange = _exchange()
         if exchange is not None:
             self.exchange = exchange
-            exchange.attach(self.sock, reused=reused)
+            self._delivery = exchange.attach(self.sock, reused=reused)
 
 
 class _Response(BulkResponse):
@@ -225,6 +120,13 @@ class _Response(BulkResponse):
         if exchange is not None:
             exchange.detach()
         super().close()
+
+    def _read_status(self) -> Any:
+        line = super()._read_status()  # type: ignore[misc]
+        exchange = _exchange()
+        if exchange is not None:
+            exchange.answered(line[1], self._sock)
+        return line
 
 
 class _Connection(_Abortable, HTTPConnection):

@@ -10,20 +10,28 @@ MOST = 65536
 """Bytes that one call gives: what a plain read may hold. Deflate can make them of 64."""
 
 _GZIP_OR_ZLIB = 47  # zlib's window bits for "look which of the two it is"
+_RAW = -15  # and for deflate without zlib's frame
 
 
 class Inflater:
     """Pushed with compressed bytes, gives what is in them as soon as it can be known.
 
-    A gzip body may have many members (RFC 1952, 2.2).
+    A gzip body may have many members (RFC 1952, 2.2). What is called deflate should have zlib's
+    frame (RFC 9110, 8.4.1.2), and from some servers has none: its first two bytes tell.
+
+    Args:
+        encoding: "gzip" or "deflate".
 
     Attributes:
         failure: Why nothing more will be given, or None. What came before it was given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str = "gzip") -> None:
         self.failure: zlib.error | None = None
+        self._bits = _GZIP_OR_ZLIB
         self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._is_told = encoding != "deflate"  # which of the two forms it has
+        self._head = b""  # the first byte, while that is all
         self._wire = b""  # not looked at yet
         self._full = False  # zlib stopped for want of room, and may hold more than it tells
 
@@ -34,6 +42,8 @@ class Inflater:
 
     def feed(self, wire: bytes) -> bytes:
         """The data in these bytes and in those that are held, at most `MOST` of it."""
+        if not self._is_told:
+            wire = self._tell_form(wire)
         wire = self._wire + wire if self._wire else wire
         data: list[bytes] = []
         room = MOST
@@ -45,10 +55,23 @@ class Inflater:
         self._wire = wire
         return b"".join(data)
 
+    def _tell_form(self, wire: bytes) -> bytes:
+        """Look at the first two bytes; b"" until they are here."""
+        wire = self._head + wire
+        if len(wire) < 2:
+            self._head = wire
+            return b""
+        self._is_told = True
+        zlibs = wire[0] & 15 == 8 and int.from_bytes(wire[:2], "big") % 31 == 0
+        if not (zlibs or wire[:2] == b"\x1f\x8b"):
+            self._bits = _RAW
+            self._member = zlib.decompressobj(_RAW)
+        return wire
+
     def _inflate(self, wire: bytes, room: int) -> tuple[bytes, bytes]:
         """The data in one member, and the bytes that are left."""
         if self._member.eof and wire:
-            self._member = zlib.decompressobj(_GZIP_OR_ZLIB)
+            self._member = zlib.decompressobj(self._bits)
         before = self._member.copy()
         try:
             piece = self._member.decompress(wire, room)

@@ -81,8 +81,9 @@ class Metrics(Value):
         queue_time_ms: From `submit` until a worker took the task.
         total_time_ms: From `submit` to the end, waiting and retries included.
         engine: The engine's own times, when it tells them.
-        attempts: Tries at the engine; 0 if none was made. A request that met a dead pooled
-            connection and went out again at once counts as one.
+        attempts: Tries at the engine; 0 if none was made. A request that met a dead kept
+            connection and went out once more counts as two, so that there may be one more of them
+            than `RetryPolicy.attempts`.
     """
 
     tokens_generated: int = 0

@@ -17,6 +17,8 @@ from ._values import Value
 
 T = TypeVar("T")
 
+_POOLING = "an engine that runs a model for it with --runner pooling"
+
 
 @dataclass(frozen=True)
 class Embeddings(Value):
@@ -76,6 +78,7 @@ def embedding(input: object, model: str | None, dimensions: int | None) -> Quest
             answer["model"] if isinstance(answer.get("model"), str) else None,
             _tokens_in(answer),
         ),
+        _POOLING,
     )
 
 
@@ -97,6 +100,7 @@ def scoring(queries: object, documents: object, model: str | None) -> Question[l
         # The names that vLLM has always had; 0.32 takes `queries` and `documents` as well.
         {"model": model, "text_1": queries, "text_2": documents},
         lambda answer: _in_order(answer["data"], count, lambda entry: _float(entry["score"])),
+        _POOLING,
     )
 
 
@@ -122,6 +126,7 @@ def reranking(
         "/v1/rerank",
         {"model": model, "query": query, "documents": documents, "top_n": top_n},
         lambda answer: _ranked(answer["results"], documents, count),
+        _POOLING,
     )
 
 

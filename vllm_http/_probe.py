@@ -68,8 +68,12 @@ class Probe:
 
     def metrics(self) -> EngineMetrics:
         """See `VllmHttpAdapter.metrics`."""
-        text = self._get("/metrics", time.monotonic() + WITHIN)
-        return read_metrics(text.decode("utf-8", "replace"))
+        document = self._get("/metrics", time.monotonic() + WITHIN)
+        try:
+            return read_metrics(document.decode("utf-8", "replace"))
+        except StreamingError as failure:
+            error = self._asker.unreadable("/metrics", document, failure)
+        raise error
 
     def version(self, until: float | None = None) -> str:
         """What /version says.
@@ -108,7 +112,8 @@ class Probe:
         try:
             return json.loads(document)
         except (ValueError, RecursionError):
-            raise StreamingError(f"{path}: not JSON", retriable=False) from None
+            failure = StreamingError(f"{path}: not JSON", retriable=False)
+        raise self._asker.unreadable(path, document, failure)
 
     def _get(self, path: str, until: float) -> bytes:
         """A document of the engine.

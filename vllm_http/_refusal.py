@@ -10,23 +10,41 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ._errors import (
-    CapacityExceeded,
-    EngineUnavailable,
-    InvalidRequest,
-    Timeout,
-    WorkerError,
-)
+from ._errors import EngineUnavailable, InvalidRequest, WorkerError
+from ._failures import UNNUMBERED, of_status
 from ._redact import Redactor
 from ._values import well_formed
+from ._web_page import page_in
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked, as a refusal of it should name it.
+
+    Attributes:
+        url: Without a secret.
+        with_key: Whether an Authorization header was sent.
+        proxy: Without its credentials; "" where none is between.
+    """
+
+    url: str
+    with_key: bool = False
+    proxy: str = ""
 
 
 def refusal(
-    status: int | None, text: str, *, retry_after_ms: int | None = None, location: str = ""
+    status: int | None,
+    text: str,
+    *,
+    retry_after_ms: int | None = None,
+    location: str = "",
+    who: str = "engine",
+    about: str = "",
 ) -> WorkerError:
     """The error for an HTTP status, or for the ``code`` of an error inside a stream.
 
@@ -35,38 +53,34 @@ def refusal(
         text: The engine's own words, redacted.
         retry_after_ms: From the Retry-After header.
         location: Where a redirect points, redacted.
+        who: Whose refusal it is.
+        about: What we have to say of it, to be put before the engine's own words.
     """
-    said = f"engine answered {status}" if status is not None else "engine sent an error"
-    message = f"{said}: {text}" if text else said
     if status is None:
-        return EngineUnavailable(message)
-    if status in (409, 425, 429):
-        return CapacityExceeded(message, status=status, retry_after_ms=retry_after_ms)
-    if status == 408:
-        return Timeout(message, phase="first_token", status=status, retry_after_ms=retry_after_ms)
+        return UNNUMBERED.error(f"{who} sent an error: {text}" if text else f"{who} sent an error")
+    said = f"{who} answered {status}{about}"
+    message = f"{said}: {text}" if text else said
     if 300 <= status < 400:
         message = f"{said}, a redirect to {location or 'nowhere'}; redirects are not followed"
-        return EngineUnavailable(message, status=status, retriable=False)
-    if 400 <= status < 500:
-        code = {401: "UPSTREAM_AUTH", 403: "UPSTREAM_AUTH", 404: "UPSTREAM_NOT_FOUND"}.get(status)
-        return InvalidRequest(message, status=status, code=code)
-    return EngineUnavailable(
-        message,
-        status=status,
-        retriable=status in (500, 502, 503, 504),
-        retry_after_ms=retry_after_ms,
-    )
+    return of_status(status).error(message, status=status, retry_after_ms=retry_after_ms)
 
 
 def refusal_of_answer(
-    status: int, headers: Mapping[str, str], body: bytes, redact: Redactor
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    redact: Redactor,
+    asked: Asked | None = None,
 ) -> WorkerError:
     """The error for an answer whose status is not 200."""
+    page = page_in(body, headers.get("Content-Type", ""))
     return refusal(
         status,
-        redact(_text_of_body(body)),
+        redact(text_of_body(body) if page is None else page),
         retry_after_ms=parse_retry_after(headers.get("Retry-After")),
         location=redact(headers.get("Location", "")),
+        who=f"proxy {asked.proxy}" if asked is not None and status == 407 else "engine",
+        about=_about(status, page is not None, asked),
     )
 
 
@@ -117,7 +131,46 @@ def _code_of(error: Any) -> int | None:
     return None
 
 
-def _text_of_body(body: bytes) -> str:
+def refusal_of_proxy(status: int, asked: Asked) -> WorkerError:
+    """The error for a CONNECT that a proxy refused."""
+    about = _about(status, False, asked) if status == 407 else f" to CONNECT for {asked.url}"
+    return refusal(status, "", who=f"proxy {asked.proxy}", about=about)
+
+
+def said_of_page(page: str) -> str:
+    """What a web page is called in a message; its own line is redacted."""
+    return f"this is no vLLM server, or a gateway before one: it sent a web page: {page}"
+
+
+def _about(status: int, page: bool, asked: Asked | None) -> str:
+    """What a reader should know besides the engine's own words."""
+    url = f" for {asked.url}" if asked is not None else ""
+    if page:
+        return f"{url} with a web page, so this is no vLLM server, or a gateway before one"
+    if status == 404:
+        return url
+    if status == 401 and asked is not None:
+        if asked.with_key:
+            return " (the API key that was sent is wrong: check api_key)"
+        return " (the API key is missing: none was sent; give it as api_key)"
+    if status == 407:
+        return " (it wants other credentials: give them in proxies, as http://user:password@host)"
+    return ""
+
+
+def refusal_in_document(body: bytes, redact: Redactor) -> WorkerError | None:
+    """The error that a JSON document is instead of an answer, where its ``code`` says which."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    error = value.get("error") if isinstance(value, dict) else None
+    refused = refusal_in_stream(error, redact) if error else None
+    return refused if refused is not None and refused.status is not None else None
+
+
+def text_of_body(body: bytes) -> str:
+    """The words of an error in any of the forms that vLLM and gateways have; else the body."""
     text = body.decode("utf-8", "replace").strip()
     try:
         value = json.loads(text)

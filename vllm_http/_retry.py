@@ -1,4 +1,4 @@
-"""What is tried again, and after which wait: one decision for tasks and for small calls.
+"""Trying again, for tasks and for small calls: the table of failures says what, this how.
 
 tenacity counts the attempts and waits between them.
 """
@@ -6,12 +6,14 @@ tenacity counts the attempts and waits between them.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from ._errors import EngineUnavailable, StreamingError, Timeout, WorkerError
+from ._errors import WorkerError
+from ._failures import Failure, row_of
 from ._settings import RetryPolicy
 
 
@@ -23,11 +25,9 @@ class Retried(Protocol):
 
     Attributes:
         last_failure: Kept here for whoever has to tell why there is no time left.
-        had_500: Whether an attempt has met a 500 already.
     """
 
     last_failure: WorkerError | None
-    had_500: bool
 
     @property
     def over(self) -> bool:
@@ -67,10 +67,11 @@ def try_again(
             raise failures.pop()
         return attempt()
 
+    met: Counter[Failure] = Counter()
     retrying = Retrying(
         stop=stop_after_attempt(policy.attempts),
         wait=lambda state: _backoff(policy, state),
-        retry=retry_if_exception(lambda failure: _may_retry(retried, policy, failure)),
+        retry=retry_if_exception(lambda failure: _may_retry(retried, policy, met, failure)),
         sleep=retried.pause,
         reraise=True,
     )
@@ -84,20 +85,14 @@ def _backoff(policy: RetryPolicy, state: RetryCallState) -> float:
     return max(jitter, (asked or 0) / 1000)
 
 
-def _may_retry(retried: Retried, policy: RetryPolicy, failure: BaseException) -> bool:
+def _may_retry(
+    retried: Retried, policy: RetryPolicy, met: Counter[Failure], failure: BaseException
+) -> bool:
+    """Whether there is another attempt after this failure; `met` counts them by their rows."""
     if retried.over or not isinstance(failure, WorkerError):
         return False
-    # 500 is ambiguous (vLLM 0.32: engine dead, shutting down, or a passing failure): once more.
-    second_500 = failure.status == 500 and retried.had_500
-    retried.had_500 = retried.had_500 or failure.status == 500
     retried.last_failure = failure
+    row = row_of(failure)
+    met[row] += 1
     wait = (failure.retry_after_ms or 0) / 1000
-    if wait > min(policy.max_retry_after, retried.time_left):
-        return False
-    if failure.status is not None:
-        return failure.status in (429, 500, 502, 503, 504) and not second_500
-    if isinstance(failure, Timeout):
-        return failure.phase == "connect"
-    if isinstance(failure, EngineUnavailable):
-        return failure.retriable
-    return isinstance(failure, StreamingError)
+    return met[row] <= row.again and wait <= min(policy.max_retry_after, retried.time_left)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 
 from ._bell import Bell
-from ._connections import Exchange
+from ._connections_exchange import Exchange
 from ._errors import Phase, Timeout, WorkerError, forget_frames, unforeseen
 from ._events import End, Error, Started
 from ._gate import Gate
@@ -69,7 +69,6 @@ class Run:
         self.gate = gate
         self.timeline = Timeline()
         self.last_failure: WorkerError | None = None
-        self.had_500 = False
         self.session_id = task.session_id
         self.seed = task.seed
         self._reader = reader

@@ -53,10 +53,14 @@ class RetryPolicy(Value):
     """How often to try again before the first content has come; never after.
 
     The wait after n failed attempts is random between 0 and ``base * 2 ** (n - 1)`` seconds, at
-    most ``cap`` (full jitter). A Retry-After of the engine is obeyed where it is longer.
+    most ``cap`` (full jitter). A Retry-After of the engine is obeyed where it is longer. What is
+    tried again at all is in docs/errors.md.
 
     Attributes:
-        attempts: Attempts in all, the first included; 1 means no retry.
+        attempts: Attempts in all, the first included; 1 means no retry. It bounds how often the
+            engine can have read the task. On top of it, a task goes out once more, at once and on
+            a fresh connection, where a kept connection ended before the engine can have read it:
+            nothing of it was acknowledged, or the end came within a round trip.
         base: Seconds.
         cap: Seconds.
         max_retry_after: Seconds; an engine that asks for more fails the task at once.

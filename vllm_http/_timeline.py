@@ -17,10 +17,13 @@ class Timeline:
         requested: The latest attempt's request went out.
         first_content: The first content was decoded.
         last_content: The latest content was decoded.
-        attempts: Attempts begun.
+        attempts: Attempts begun, and requests that went out once more.
+        resent: One of those has been made; there is no second.
     """
 
-    __slots__ = ("attempts", "first_content", "last_content", "requested", "submitted", "taken")
+    __slots__ = (
+        *("attempts", "first_content", "last_content", "requested", "resent", "submitted", "taken"),
+    )
 
     def __init__(self) -> None:
         self.submitted = time.monotonic()
@@ -29,6 +32,7 @@ class Timeline:
         self.first_content: float | None = None
         self.last_content: float | None = None
         self.attempts = 0
+        self.resent = False
 
     def metrics(self, answer: Tally | None) -> Metrics:
         """What it has cost up to now.

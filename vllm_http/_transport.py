@@ -7,31 +7,33 @@ overrides an explicit key.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 
-from ._connections import POOLS, Exchange, exchanging
-from ._errors import StreamingError, WorkerError
+from ._connections import POOLS, exchanging
+from ._connections_exchange import Exchange
+from ._errors import WorkerError
+from ._failures import GARBAGE
 from ._redact import Redactor
-from ._refusal import refusal_of_answer
-from ._transport_body import ENCODINGS, Body, read
+from ._refusal import Asked, said_of_page
+from ._transport_answer import Answer
+from ._transport_body import Body
 from ._transport_endpoint import Endpoint
-from ._transport_errors import CONNECTION, connection_error
+from ._transport_errors import CONNECTION, StaleConnection, connection_error
+from ._web_page import page_in
 
 
-MAX_REFUSAL_BYTES = 65536
 MAX_DOCUMENT_BYTES = 2 * 2**20  # /metrics of a busy vLLM 0.32 is 70 kB
-# A peer that vanished without a word is noticed even where the user set no clock: after 60 to 90 s
-# of silence, and after 20 s without an acknowledgement of what was sent. The latter is how a kept
-# connection shows that a firewall has forgotten it; the request then goes out on a fresh one.
-_LIVENESS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_USER_TIMEOUT": 20_000}
+# A peer that vanished without a word is noticed even where the user set no clock: 90 s after the
+# last word. TCP_USER_TIMEOUT is not set: it would also end an upload to an engine that is alive and
+# too busy to read. How a kept connection shows that it leads nowhere, `Delivery` says.
+_LIVENESS = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 2}
 _KEEPALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     (socket.IPPROTO_TCP, getattr(socket, name), value)
     for name, value in _LIVENESS.items()
@@ -117,6 +119,7 @@ class Transport:
     def __init__(self, endpoint: Endpoint, redact: Redactor) -> None:
         self._endpoint = endpoint
         self._redact = redact
+        self._asked: dict[str, Asked] = {}
         self._first: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._http = _Adapter(self._endpoint.connections)
 
@@ -132,31 +135,12 @@ class Transport:
         """POST, and return the body of an accepted answer of that media type.
 
         Raises:
-            StaleConnection: To be tried again at once, on a fresh connection.
             Aborted: The exchange was aborted before its request went out.
             WorkerError: The engine could not be reached, or refused.
         """
         accept = {"Accept": wanted, "Content-Type": "application/json"}
-        answer = self._send(exchange, "POST", path, body, {**accept, **headers}, connect_timeout)
-        if answer.status_code != 200:
-            raise self._refusal(answer)
-        kind = answer.headers.get("Content-Type", "")
-        if kind.split(";")[0].strip().lower() != wanted:
-            text = self._redact(_start_of(answer).decode("utf-8", "replace"))
-            raise StreamingError(
-                f"engine answered 200 with {self._redact(kind) or 'no content type'}, "
-                f"not {wanted}: {text}",
-                retriable=not kind,  # cut in its headers, as far as http.client can tell
-            )
-        encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ENCODINGS:
-            answer.close()
-            raise StreamingError(
-                f"engine answered in content encoding {self._redact(encoding)}, which was not "
-                "asked for",
-                retriable=False,
-            )
-        return Body(answer, exchange.response, encoding)
+        headers = {**accept, **headers}
+        return self._send(exchange, "POST", path, body, headers, connect_timeout).stream(wanted)
 
     def get(
         self, exchange: Exchange, path: str, headers: Mapping[str, str], timeout: float
@@ -167,14 +151,27 @@ class Transport:
             WorkerError: As `stream`.
         """
         answer = self._send(exchange, "GET", path, None, headers, timeout)
-        if answer.status_code != 200:
-            raise self._refusal(answer)
-        document = b"".join(pieces(answer, MAX_DOCUMENT_BYTES + 1))
+        document = answer.document(MAX_DOCUMENT_BYTES + 1)
         if len(document) > MAX_DOCUMENT_BYTES:
-            raise StreamingError(
-                f"{path}: a document of more than {MAX_DOCUMENT_BYTES} bytes", retriable=False
-            )
+            raise GARBAGE.error(f"{path}: a document of more than {MAX_DOCUMENT_BYTES} bytes")
         return document
+
+    def asked(self, path: str) -> Asked:
+        """How messages name a request."""
+        asked = self._asked.get(path)
+        if asked is None:
+            with_key = any(name.lower() == "authorization" for name in self._endpoint.headers)
+            asked = Asked(self._endpoint.base_url + path, with_key, self._endpoint.proxy)
+            self._asked[path] = asked
+        return asked
+
+    def unreadable(self, path: str, document: bytes, failure: WorkerError) -> WorkerError:
+        """The error for a document that came whole and could not be read: is it a web page?"""
+        page = page_in(document)
+        if page is None:
+            return failure
+        said = said_of_page(self._redact(page))
+        return GARBAGE.error(f"{path}: no answer of vLLM's at {self.asked(path).url}; {said}")
 
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""
@@ -193,15 +190,41 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str],
         connect_timeout: float | None,
-    ) -> requests.Response:
-        endpoint = self._endpoint
+    ) -> Answer:
+        """Send a request; once more on a fresh connection, if it cannot have been read.
+
+        Raises:
+            Aborted: The exchange was aborted before its request went out.
+            WorkerError: The engine could not be reached, or its status is not 200.
+        """
         request = self._request(method, path, headers)
         if body is not None:
             request.headers["Content-Length"] = str(len(body))
             request.body = body
+        asked = self.asked(path)
+        try:
+            response = self._send_once(exchange, request, connect_timeout, asked)
+        except StaleConnection:
+            response = None
+        if response is None:
+            exchange.resend()
+            response = self._send_once(exchange, request, connect_timeout, asked)
+        answer = Answer(response, exchange, asked, self._redact)
+        if answer.status != 200:
+            raise answer.refusal()
+        return answer
+
+    def _send_once(
+        self,
+        exchange: Exchange,
+        request: requests.PreparedRequest,
+        connect_timeout: float | None,
+        asked: Asked,
+    ) -> requests.Response:
+        endpoint = self._endpoint
         try:
             with exchanging(exchange):
-                return self._http.send(
+                response = self._http.send(
                     request,
                     stream=True,
                     timeout=(connect_timeout, None),  # the other clocks are not the socket's
@@ -210,7 +233,12 @@ class Transport:
                     proxies=dict(endpoint.proxies),
                 )
         except CONNECTION as failure:
-            error = connection_error(failure, exchange, endpoint.base_url, self._redact)
+            error = connection_error(failure, exchange, asked, endpoint.base_url, self._redact)
+        else:
+            if response.status_code != 408 or not exchange.unread:
+                return response
+            response.close()  # what some servers say to an idle connection before they close it
+            error = StaleConnection()
         raise error
 
     def _request(
@@ -228,25 +256,3 @@ class Transport:
         request.method, request.url = first.method, first.url
         request.headers = requests.structures.CaseInsensitiveDict({**first.headers, **headers})
         return request
-
-    def _refusal(self, answer: requests.Response) -> WorkerError:
-        return refusal_of_answer(
-            answer.status_code, answer.headers, _start_of(answer), self._redact
-        )
-
-
-def _start_of(answer: requests.Response) -> bytes:
-    """The start of a body that is shown, not parsed; whole if it is short."""
-    data = b""
-    with contextlib.suppress(WorkerError):
-        for piece in pieces(answer, MAX_REFUSAL_BYTES):
-            data += piece
-    return data
-
-
-def pieces(answer: requests.Response, limit: int) -> Iterator[bytes]:
-    """The body as it comes, up to the limit; at its end the connection can be used again."""
-    with contextlib.closing(answer):
-        while limit > 0 and (piece := read(answer)):
-            yield piece[:limit]
-            limit -= len(piece)

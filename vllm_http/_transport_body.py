@@ -13,9 +13,6 @@ from ._transport_errors import BODY, body_error
 
 READ_BYTES = 65536
 
-ENCODINGS = ("identity", "gzip", "deflate", "")
-"""Content encodings that are read; only the first is asked for."""
-
 
 class Body:
     """Data as it arrives, and the socket that it comes from.
@@ -30,7 +27,7 @@ class Body:
     Args:
         answer: As requests gives it.
         response: What it was read from; None where a mock made the answer.
-        encoding: Of the content; one of `ENCODINGS`.
+        encoding: Of the content: "identity", "gzip" or "deflate".
     """
 
     def __init__(
@@ -38,7 +35,7 @@ class Body:
     ) -> None:
         self._answer = answer
         self._response = response
-        self._inflater = Inflater() if encoding in ("gzip", "deflate") else None
+        self._inflater = Inflater(encoding) if encoding != "identity" else None
         self._fileno: int | None = None
         self._unwatch: Callable[[int], None] | None = None
 

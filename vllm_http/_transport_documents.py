@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ._connections import Exchange
-from ._transport import Transport, pieces
+from ._connections_exchange import Exchange
+from ._transport import Transport
 
 
 MAX_ANSWER_BYTES = 256 * 2**20
@@ -26,12 +26,9 @@ class DocumentTransport(Transport):
         """POST JSON; the whole body of an accepted answer, or `MAX_ANSWER_BYTES` + 1 of it.
 
         Raises:
-            StaleConnection: To be tried again at once, on a fresh connection.
             Aborted: The exchange was aborted before its request went out.
             WorkerError: The engine could not be reached, refused, or broke off.
         """
         headers = {"Content-Type": "application/json", **headers}
         answer = self._send(exchange, "POST", path, body, headers, connect_timeout)
-        if answer.status_code != 200:
-            raise self._refusal(answer)
-        return b"".join(pieces(answer, MAX_ANSWER_BYTES + 1))
+        return answer.document(MAX_ANSWER_BYTES + 1)

@@ -57,6 +57,13 @@ class Endpoint:
             self.connections,
         )
 
+    @property
+    def proxy(self) -> str:
+        """The proxy between, without its credentials; "" without one."""
+        proxy = requests.utils.select_proxy(self.base_url, dict(self.proxies)) or ""
+        scheme, separator, rest = proxy.rpartition("://")
+        return scheme + separator + rest.rpartition("@")[2]
+
     def _netrc(self) -> dict[str, str]:
         """The Authorization by ~/.netrc, unless there is one."""
         netrc = requests.utils.get_netrc_auth(self.base_url)

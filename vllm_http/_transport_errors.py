@@ -8,14 +8,18 @@ long as an error of ours has them as context. The innermost cause is kept, alone
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 import zlib
 
 import requests
 import urllib3
 
-from ._connections import Aborted, Exchange
-from ._errors import EngineUnavailable, InvalidRequest, StreamingError, Timeout
+from ._connections_exchange import Aborted, Exchange
+from ._errors import InvalidRequest, Timeout, WorkerError
+from ._failures import CUT, UNREACHABLE, UNUSABLE
 from ._redact import Redactor
+from ._refusal import Asked, refusal_of_proxy
 
 
 CONNECTION = (OSError, urllib3.exceptions.HTTPError, Aborted)  # RequestException is an OSError
@@ -30,34 +34,34 @@ BODY = (
 
 
 class StaleConnection(Exception):
-    """A pooled connection turned out to be dead before any byte of an answer came."""
+    """A kept connection ended before anybody can have read the request."""
 
 
 def connection_error(
-    failure: Exception, exchange: Exchange, base_url: str, redact: Redactor
+    failure: Exception, exchange: Exchange, asked: Asked, base_url: str, redact: Redactor
 ) -> Exception:
     """What to raise for one of `CONNECTION`: a WorkerError, `StaleConnection` or `Aborted`."""
-    error: Exception
+    error: WorkerError
     if exchange.late or _took_too_long(failure):
         error = Timeout(f"{base_url} did not take the connection in time", phase="connect")
     elif isinstance(failure, Aborted):
         return failure
     elif isinstance(failure, requests.exceptions.InvalidURL):
         error = InvalidRequest(redact(f"request: {failure}"))
-    elif exchange.reused and not exchange.fresh and _died_unanswered(failure):
+    elif exchange.unread and exchange.status is None and _died(failure):
         return StaleConnection()
+    elif not exchange.requested and exchange.status not in (None, 200):
+        error = refusal_of_proxy(exchange.status, asked)
     else:
-        error = EngineUnavailable(
-            redact(f"no answer from {base_url}: {_reason(failure)}"),
-            retriable=_may_pass(failure),
-        )
+        row = UNREACHABLE if _may_pass(failure) else UNUSABLE
+        error = row.error(redact(f"no answer from {base_url}: {_reason(failure)}"))
     error.__cause__ = _root(failure)
     return error
 
 
-def body_error(failure: Exception) -> StreamingError:
+def body_error(failure: Exception) -> WorkerError:
     """What to raise for one of `BODY`."""
-    error = StreamingError(f"connection broke: {_reason(failure)}")
+    error = CUT.error(f"connection broke: {_reason(failure)}")
     error.__cause__ = _root(failure)
     return error
 
@@ -88,9 +92,43 @@ def _root(failure: BaseException) -> BaseException:
 
 
 def _may_pass(failure: Exception) -> bool:
-    """Whether it may go away by itself: not a bad certificate, nor a file of ours that is gone."""
+    """Whether it may go away by itself, by what happened at the bottom of it."""
     foreign = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
-    return isinstance(failure, foreign) and not isinstance(failure, requests.exceptions.SSLError)
+    if not isinstance(failure, foreign):
+        return False  # a file of ours that is gone
+    causes = _causes(failure)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            return _tls_was_cut(cause)
+        if isinstance(cause, socket.gaierror):
+            return cause.errno in _NO_SUCH_NAME_YET
+    tls = (requests.exceptions.SSLError, urllib3.exceptions.SSLError)
+    return not any(isinstance(cause, tls) for cause in causes)
+
+
+_NO_SUCH_NAME_YET = (
+    socket.EAI_AGAIN,
+    socket.EAI_FAIL,
+    # Not only a misspelt name: a container that restarts and a service without a ready pod have
+    # none for a while. To ask again costs a look-up, and no engine has work with it.
+    socket.EAI_NONAME,
+    getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
+)
+
+
+def _tls_was_cut(failure: ssl.SSLError) -> bool:
+    """Whether the connection went under TLS, not TLS itself: a server that restarts does that.
+
+    Certificates, versions and alerts are as they are, but for the alert that RFC 8446 (6.2) has
+    for troubles of the server's own.
+    """
+    if isinstance(failure, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)):
+        return True
+    reason = failure.reason or str(failure)
+    return any(words in reason for words in _CUT_TLS)
+
+
+_CUT_TLS = ("UNEXPECTED_EOF", "EOF occurred", "ALERT_INTERNAL_ERROR")
 
 
 def _took_too_long(failure: BaseException) -> bool:
@@ -103,6 +141,10 @@ def _took_too_long(failure: BaseException) -> bool:
     )
 
 
-def _died_unanswered(failure: BaseException) -> bool:
-    """Whether the peer closed before a byte of the answer, as a server does with an idle one."""
-    return any(isinstance(cause, ConnectionError) for cause in _causes(failure))
+def _died(failure: Exception) -> bool:
+    """Whether the connection ended, rather than bring something odd."""
+    return any(
+        isinstance(cause, ConnectionError)
+        or (isinstance(cause, ssl.SSLError) and _tls_was_cut(cause))
+        for cause in _causes(failure)
+    )

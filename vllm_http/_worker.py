@@ -8,20 +8,25 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
-from ._connections import Aborted, Exchange
+from ._connections_exchange import Aborted, Exchange
 from ._decoder import AnswerDecoder, Decoder, DocumentDecoder
-from ._errors import StreamingError, WorkerError
+from ._errors import WorkerError
 from ._events import Token
+from ._failures import CUT, GARBAGE
 from ._reader import Reader
 from ._reading import Reading
 from ._redact import Redactor
+from ._refusal import said_of_page
 from ._retry import try_again
 from ._run import Over, Run
 from ._settings import RetryPolicy
 from ._transport import Transport
 from ._transport_body import Body
-from ._transport_errors import StaleConnection
 from ._version import EngineVersion
+from ._web_page import page_in
+
+
+_LOOKED_AT = 1024  # bytes, for who sends a web page as an event stream
 
 
 @dataclass(slots=True)
@@ -89,16 +94,24 @@ class Worker:
 
     def _attempt(self, run: Run) -> _Opened:
         run.timeline.attempts += 1
-        try:
-            return self._try(run, fresh=False)
-        except StaleConnection:
-            # The engine never saw it: it had closed the idle connection already.
-            return self._try(run, fresh=True)
-
-    def _try(self, run: Run, *, fresh: bool) -> _Opened:
         request_id = uuid.uuid4().hex
         headers = {"X-Request-Id": request_id, "X-Correlation-Id": run.wire.correlation_id}
-        exchange = Exchange(run.connected, run.requested, fresh=fresh)
+
+        def hold_clocks() -> None:
+            run.use(exchange)
+
+        def resend() -> None:
+            run.timeline.attempts += 1
+            run.timeline.resent = True
+            run.use(exchange)
+
+        exchange = Exchange(
+            run.connected,
+            run.requested,
+            on_resend=resend,
+            on_refusal=hold_clocks,
+            fresh=run.timeline.resent,
+        )
         run.use(exchange)
         try:
             body = self._transport.stream(
@@ -118,25 +131,31 @@ class Worker:
                 redact=self._redact,
             )
             run.accepted(request_id, decoder)
-            return _Opened(body, decoder, _first_tokens(run, body, decoder))
+            return _Opened(body, decoder, self._first_tokens(run, body, decoder))
         except BaseException:
             body.release()  # before the next attempt: two copies would double the engine's load
             raise
 
+    def _first_tokens(self, run: Run, body: Body, decoder: AnswerDecoder) -> list[Token]:
+        """Read until the engine has begun to answer.
 
-def _first_tokens(run: Run, body: Body, decoder: AnswerDecoder) -> list[Token]:
-    """Read until the engine has begun to answer.
-
-    Raises:
-        WorkerError: It ended or broke before.
-        Over: The stream has ended meanwhile: what is held of a flood may last for minutes.
-    """
-    while True:
-        run.check_not_over()
-        chunk = body.read()
-        tokens = decoder.feed(chunk)
-        if decoder.begun:
-            return tokens
-        if decoder.over or not chunk:
-            decoder.finish()
-            raise StreamingError("stream ended before any content")
+        Raises:
+            WorkerError: It ended or broke before.
+            Over: The stream has ended meanwhile: what is held of a flood may last for minutes.
+        """
+        beginning = b""
+        while True:
+            run.check_not_over()
+            chunk = body.read()
+            if len(beginning) < _LOOKED_AT:
+                beginning += chunk[:_LOOKED_AT]
+            tokens = decoder.feed(chunk)
+            if decoder.begun:
+                return tokens
+            if decoder.over or not chunk:
+                if (page := page_in(beginning)) is not None:
+                    asked = self._transport.asked(run.wire.path)
+                    said = said_of_page(self._redact(page))
+                    raise GARBAGE.error(f"engine answered 200 for {asked.url}: {said}")
+                decoder.finish()
+                raise CUT.error("stream ended before any content")

@@ -30,12 +30,14 @@ class Expected:
         end: The class of the `End`, or of the error in the `Error`.
         started: Whether `Started` comes first.
         requests: How many are sent.
+        hopeless: The end is garbage, which will be garbage the next time.
     """
 
     texts: dict[int, str] = field(default_factory=dict)
     end: str = ""
     started: bool = False
     requests: int = 0
+    hopeless: bool = field(default=False, compare=False)
 
 
 def expected(scripts: Sequence[Script], choices: int) -> Expected:
@@ -46,7 +48,7 @@ def expected(scripts: Sequence[Script], choices: int) -> Expected:
         finished: dict[int, str] = {}
         seen.end = _end(script, seen, finished, choices)
         begun = seen.texts or any(reason != "abort" for reason in finished.values())
-        if begun or seen.end not in RETRIED:
+        if begun or seen.hopeless or seen.end not in RETRIED:
             break
     return seen
 
@@ -71,6 +73,7 @@ def _end(script: Script, seen: Expected, finished: dict[int, str], choices: int)
         elif isinstance(step, Stall):
             return "Timeout"
         elif step in GARBAGE:
+            seen.hopeless = True
             return "StreamingError"
         elif isinstance(step, (Cut, EndBody)):
             break

@@ -40,7 +40,7 @@ def counting(words: int, pause: float = 0.01) -> list[Step]:
     return [*[step for pair in steps for step in pair], *answer()]
 
 
-_SYN_SENT = "02"
+_ESTABLISHED, _SYN_SENT = "01", "02"
 
 
 def adapter_to(
@@ -102,10 +102,22 @@ def wait_for_request(network: Network) -> None:
     network.host.ask("wait_for_requests", 1, SOON, COMPLETIONS)
 
 
+def _ports_to_engine(state: str) -> list[int]:
+    """Our ports of the connections to an engine's port that are in that state."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = [line for line in lines if line[3] == state and line[2].endswith(f":{PORT:04X}")]
+    return [int(line[1].rpartition(":")[2], 16) for line in ours]
+
+
 def connecting() -> int:
     """How many connects to an engine's port wait for an answer."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(line[3] == _SYN_SENT and line[2].endswith(f":{PORT:04X}") for line in lines)
+    return len(_ports_to_engine(_SYN_SENT))
+
+
+def connected_port() -> int:
+    """Our port of the only connection to an engine."""
+    (port,) = _ports_to_engine(_ESTABLISHED)
+    return port
 
 
 def wait_for_connect() -> None:

@@ -13,14 +13,16 @@ from network.report import Report
 from network.story import (
     CLOCK,
     CONNECT,
+    LONG,
     SHORT,
     adapter_to,
     check_works,
+    connected_port,
     ending,
 )
 from support import EARLY, SOON, a_task, answer, wait_until
 
-from vllm_http import End, RetryPolicy, VllmHttpAdapter
+from vllm_http import End, RetryPolicy, VllmHttpAdapter, _transport_delivery
 
 
 Change = Callable[[Network], None]
@@ -137,7 +139,7 @@ def test_engine_has_died_unheard_and_is_back(network: Network, report: Report) -
 
         check_order(seen, starts=True)
         assert isinstance(seen.last, End)
-        assert (seen.text, seen.last.metrics.attempts) == ("new", 1)
+        assert (seen.text, seen.last.metrics.attempts) == ("new", 2)
 
 
 def fall_silent(network: Network) -> None:
@@ -168,3 +170,21 @@ def test_kept_connection_leads_nowhere(
         assert CLOCK - EARLY <= first.seconds < CLOCK + SOON
         return_(network)
         check_works(network, adapter)
+
+
+@pytest.mark.parametrize("size", [10, 2**24], ids=["small request", "large request"])
+def test_kept_connection_is_forgotten(
+    size: int, network: Network, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A firewall drops what comes on it, without a word: the task goes out on another one."""
+    monkeypatch.setattr(_transport_delivery, "FORGOTTEN_AFTER", CLOCK)
+    with adapter_to(network, LONG, RetryPolicy(attempts=1)) as adapter:
+        keep_one(network, adapter)
+        network.rule(f"{FROM_CLIENT} tcp sport {connected_port()} drop")
+        network.host.script(*answer("new"))
+        seen = watch(adapter.submit(a_task(prompt="x" * size)), time.monotonic())
+        report.add(f"forgotten by a firewall: {size} bytes", ending(seen), seen.seconds)
+
+        assert isinstance(seen.last, End)
+        assert (seen.text, seen.last.metrics.attempts) == ("new", 2)
+        assert CLOCK - EARLY <= seen.seconds < CLOCK + SOON
