@@ -30,8 +30,8 @@ class Exchange:
     Args:
         on_handshake: Called when TCP stands and TLS, or a proxy, is still to be talked to.
         on_request: Called when the connection stands and the request is about to be written.
-        on_resend: Called when it goes out once more, since it cannot have been read.
-        on_refusal: Called when the status says no; what is left to come is its text.
+        on_resend: Called with the exchange when the request goes out once more.
+        on_refusal: Called with the exchange when the status says no; its words are to come.
         fresh: Never use a pooled connection.
 
     Attributes:
@@ -46,8 +46,8 @@ class Exchange:
         on_handshake: Callable[[], None] = lambda: None,
         on_request: Callable[[], None] = lambda: None,
         *,
-        on_resend: Callable[[], None] = lambda: None,
-        on_refusal: Callable[[], None] = lambda: None,
+        on_resend: Callable[[Exchange], None] = lambda exchange: None,
+        on_refusal: Callable[[Exchange], None] = lambda exchange: None,
         fresh: bool = False,
     ) -> None:
         self.requested = False
@@ -92,7 +92,8 @@ class Exchange:
     def answered(self, status: int, sock: Any) -> None:
         """A status line has come."""
         self.status = status
-        self.settle(sock)
+        if status == 408:  # all others say that the request was read
+            self.settle(sock)
 
     def settle(self, sock: Any) -> None:
         """The request is answered, or its connection is about to be closed."""
@@ -106,14 +107,14 @@ class Exchange:
 
     def refused(self) -> None:
         """The status says no; its words are waited for, for a moment."""
-        self._on_refusal()
+        self._on_refusal(self)
 
     def resend(self) -> None:
         """The request goes out once more, on a fresh connection."""
         self.fresh = True
         self.requested, self.status, self.response = False, None, None
         self._delivery = None
-        self._on_resend()
+        self._on_resend(self)
 
     def _hold(self, sock: Any) -> None:
         with self._lock:

@@ -34,6 +34,11 @@ class Timeline:
         self.attempts = 0
         self.resent = False
 
+    def resend(self) -> None:
+        """The request of this attempt goes out once more."""
+        self.attempts += 1
+        self.resent = True
+
     def metrics(self, answer: Tally | None) -> Metrics:
         """What it has cost up to now.
 

@@ -7,7 +7,6 @@ as it must not be once an engine was at work on it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import socket
 import struct
@@ -24,8 +23,8 @@ ROUND_TRIP = 0.1
 """Seconds that a round trip may take at least, the other side's scheduler included."""
 
 _SMALL = 16384  # bytes that the system takes at once on an idle connection
-_RTT = struct.Struct("=68xI")  # tcpi_rtt of Linux' struct tcp_info, in microseconds
-_ACKED = struct.Struct("=120xQ")  # tcpi_bytes_acked, since Linux 4.1
+# Of Linux' struct tcp_info: tcpi_rtt, in microseconds, and tcpi_bytes_acked, since Linux 4.1.
+_TOLD = struct.Struct("=68xI48xQ")
 _INFO = getattr(socket, "TCP_INFO", None)
 
 
@@ -57,7 +56,7 @@ class Delivery:
             sock.sendall(data)
         else:
             self._write_much(sock, data)
-        if not wait_for_read(sock, FORGOTTEN_AFTER):
+        if self._nothing_acked(sock) and not wait_for_read(sock, FORGOTTEN_AFTER):
             self._check(sock)
 
     def _write_much(self, sock: socket.socket, data: bytes) -> None:
@@ -73,10 +72,14 @@ class Delivery:
             sock.sendall(left)  # the other side lives: from now on the clocks alone count
 
     def _check(self, sock: socket.socket) -> None:
-        acked, _ = _account(sock)
-        if acked is not None and acked == self._acked:
+        if self._nothing_acked(sock):
             silence = f"nothing was acknowledged for {FORGOTTEN_AFTER:g} s"
             raise ConnectionAbortedError(errno.ETIMEDOUT, silence)
+
+    def _nothing_acked(self, sock: Any) -> bool:
+        """Whether TCP says so; it may not tell."""
+        acked, _ = _account(sock)
+        return acked is not None and acked == self._acked
 
     def settle(self, sock: Any) -> None:
         """It is answered, or the connection ends. The first call counts."""
@@ -98,8 +101,11 @@ def _account(sock: Any) -> tuple[int | None, float]:
     What the system does not tell is left to the time that has passed.
     """
     tcp = sock if isinstance(sock, socket.socket) else getattr(sock, "socket", None)
-    if _INFO is not None and isinstance(tcp, socket.socket):
-        with contextlib.suppress(OSError, struct.error):  # closed; no TCP; an older system
-            info = tcp.getsockopt(socket.IPPROTO_TCP, _INFO, 256)
-            return _ACKED.unpack_from(info)[0], _RTT.unpack_from(info)[0] / 1e6
-    return None, 0.0
+    if _INFO is None or tcp is None:
+        return None, 0.0
+    try:
+        told = tcp.getsockopt(socket.IPPROTO_TCP, _INFO, _TOLD.size)
+        rtt, acked = _TOLD.unpack(told)
+    except (OSError, struct.error):  # it is closed, or no TCP; the system is older
+        return None, 0.0
+    return acked, rtt / 1e6

@@ -97,19 +97,15 @@ class Worker:
         request_id = uuid.uuid4().hex
         headers = {"X-Request-Id": request_id, "X-Correlation-Id": run.wire.correlation_id}
 
-        def hold_clocks() -> None:
-            run.use(exchange)
-
-        def resend() -> None:
-            run.timeline.attempts += 1
-            run.timeline.resent = True
+        def resend(exchange: Exchange) -> None:
+            run.timeline.resend()
             run.use(exchange)
 
         exchange = Exchange(
             run.connected,
             run.requested,
             on_resend=resend,
-            on_refusal=hold_clocks,
+            on_refusal=run.use,  # its clocks stand still: the status wins
             fresh=run.timeline.resent,
         )
         run.use(exchange)
