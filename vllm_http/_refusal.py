@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ._errors import EngineUnavailable, InvalidRequest, WorkerError
-from ._failures import UNNUMBERED, of_status
+from ._failures import GARBAGE, UNNUMBERED, of_status
 from ._redact import Redactor
 from ._values import well_formed
 from ._web_page import page_in
@@ -73,13 +73,16 @@ def refusal_of_answer(
     asked: Asked | None = None,
 ) -> WorkerError:
     """The error for an answer whose status is not 200."""
-    page = page_in(body, headers.get("Content-Type", ""))
+    # A redirect has one as a rule, and what counts is where it points.
+    redirect = 300 <= status < 400
+    page = None if redirect else page_in(body, headers.get("Content-Type", ""))
+    proxied = status == 407 and asked is not None and asked.proxy
     return refusal(
         status,
         redact(text_of_body(body) if page is None else page),
         retry_after_ms=parse_retry_after(headers.get("Retry-After")),
         location=redact(headers.get("Location", "")),
-        who=f"proxy {asked.proxy}" if asked is not None and status == 407 else "engine",
+        who=f"proxy {proxied}" if proxied else "engine",
         about=_about(status, page is not None, asked),
     )
 
@@ -137,14 +140,17 @@ def refusal_of_proxy(status: int, asked: Asked) -> WorkerError:
     return refusal(status, "", who=f"proxy {asked.proxy}", about=about)
 
 
-def said_of_page(page: str) -> str:
-    """What a web page is called in a message; its own line is redacted."""
-    return f"this is no vLLM server, or a gateway before one: it sent a web page: {page}"
+def page_instead(asked: Asked, line: str) -> WorkerError:
+    """The error for a web page in a 200; the line that it is told by is redacted."""
+    told = f": {line}" if line else ""
+    return GARBAGE.error(f"engine answered 200{_about(200, True, asked)}{told}")
 
 
 def _about(status: int, page: bool, asked: Asked | None) -> str:
     """What a reader should know besides the engine's own words."""
     url = f" for {asked.url}" if asked is not None else ""
+    if status == 407:
+        return " (it wants other credentials: give them in proxies, as http://user:password@host)"
     if page:
         return f"{url} with a web page, so this is no vLLM server, or a gateway before one"
     if status == 404:
@@ -153,8 +159,6 @@ def _about(status: int, page: bool, asked: Asked | None) -> str:
         if asked.with_key:
             return " (the API key that was sent is wrong: check api_key)"
         return " (the API key is missing: none was sent; give it as api_key)"
-    if status == 407:
-        return " (it wants other credentials: give them in proxies, as http://user:password@host)"
     return ""
 
 

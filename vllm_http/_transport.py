@@ -21,7 +21,7 @@ from ._connections_exchange import Exchange
 from ._errors import WorkerError
 from ._failures import GARBAGE
 from ._redact import Redactor
-from ._refusal import Asked, said_of_page
+from ._refusal import Asked, page_instead
 from ._transport_answer import Answer
 from ._transport_body import Body
 from ._transport_endpoint import Endpoint
@@ -170,8 +170,7 @@ class Transport:
         page = page_in(document)
         if page is None:
             return failure
-        said = said_of_page(self._redact(page))
-        return GARBAGE.error(f"{path}: no answer of vLLM's at {self.asked(path).url}; {said}")
+        return page_instead(self.asked(path), self._redact(page))
 
     def close(self) -> None:
         """Close idle connections; those in use end with their exchange."""

@@ -16,9 +16,9 @@ from ._failures import CUT, GARBAGE
 from ._redact import Redactor
 from ._refusal import (
     Asked,
+    page_instead,
     refusal_in_document,
     refusal_of_answer,
-    said_of_page,
     text_of_body,
 )
 from ._transport_body import Body
@@ -89,15 +89,13 @@ class Answer:
         if (refused := refusal_in_document(beginning, self._redact)) is not None:
             return refused
         page = page_in(beginning, kind)
-        # Without a content type it was cut in its headers, as far as http.client can tell.
-        row = CUT if page is None and not kind else GARBAGE
         if page is not None:
-            said = said_of_page(self._redact(page))
-        else:
-            said = self._redact(text_of_body(beginning))
-            if "event-stream" in wanted and "json" in kind.lower():
-                said = f'a stream was asked for; does a gateway before it drop "stream"? {said}'
-        return row.error(
+            return page_instead(self._asked, self._redact(page))
+        said = self._redact(text_of_body(beginning))
+        if "event-stream" in wanted and "json" in kind.lower():
+            said = f'a stream was asked for; does a gateway before it drop "stream"? {said}'
+        # Without a content type it was cut in its headers, as far as http.client can tell.
+        return (GARBAGE if kind else CUT).error(
             f"engine answered 200 for {self._asked.url} with "
             f"{self._redact(kind) or 'no content type'}, not {wanted}: {said}"
         )

@@ -23,7 +23,7 @@ def page_in(body: bytes, content_type: str = "") -> str | None:
     """
     text = body[:_LOOKED_AT].decode("utf-8-sig", "replace")
     said = content_type.split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
-    if not (said or _MARKUP.match(text)):
+    if not (said and text.strip()) and not _MARKUP.match(text):
         return None
     title = _TITLE.search(text)
     if title is not None and (line := _line(title[1])):

@@ -12,11 +12,11 @@ from ._connections_exchange import Aborted, Exchange
 from ._decoder import AnswerDecoder, Decoder, DocumentDecoder
 from ._errors import WorkerError
 from ._events import Token
-from ._failures import CUT, GARBAGE
+from ._failures import CUT
 from ._reader import Reader
 from ._reading import Reading
 from ._redact import Redactor
-from ._refusal import said_of_page
+from ._refusal import page_instead
 from ._retry import try_again
 from ._run import Over, Run
 from ._settings import RetryPolicy
@@ -150,8 +150,6 @@ class Worker:
                 return tokens
             if decoder.over or not chunk:
                 if (page := page_in(beginning)) is not None:
-                    asked = self._transport.asked(run.wire.path)
-                    said = said_of_page(self._redact(page))
-                    raise GARBAGE.error(f"engine answered 200 for {asked.url}: {said}")
+                    raise page_instead(self._transport.asked(run.wire.path), self._redact(page))
                 decoder.finish()
                 raise CUT.error("stream ended before any content")
