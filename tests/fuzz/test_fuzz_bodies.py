@@ -41,6 +41,17 @@ def compressed(draw: st.DrawFn) -> tuple[bytes, bytes]:
     return b"".join(pieces) * len(members), wire
 
 
+@st.composite
+def deflated(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """Some data, and deflate of it with zlib's frame or without."""
+    pieces = draw(st.lists(st.binary(max_size=60), max_size=6))
+    level, bits = draw(st.integers(0, 9)), draw(st.sampled_from([-15, -9, 9, 15]))
+    zipper = zlib.compressobj(level, wbits=bits, strategy=draw(st.integers(0, 4)))
+    flush = draw(st.sampled_from([zlib.Z_SYNC_FLUSH, zlib.Z_NO_FLUSH]))
+    wire = b"".join(zipper.compress(piece) + zipper.flush(flush) for piece in pieces)
+    return b"".join(pieces), wire + zipper.flush()
+
+
 def in_chunks(data: bytes, size: int) -> bytes:
     """A whole chunked body."""
     pieces = [data[i : i + size] for i in range(0, len(data), size)]
@@ -59,9 +70,9 @@ def unchunked(pieces: Iterable[bytes]) -> Read:
     return Read(data, repr(body.failure), body.ended, body.surplus)
 
 
-def inflated(pieces: Iterable[bytes]) -> Read:
+def inflated(pieces: Iterable[bytes], encoding: str = "gzip") -> Read:
     """What `Inflater` makes of these pieces; its user stops at a failure."""
-    body = Inflater()
+    body = Inflater(encoding)
     data = b""
     for piece in pieces:
         data += body.feed(piece)
@@ -140,3 +151,15 @@ def test_compressed_data_that_is_cut_is_a_beginning(
 
     assert read.failure == "None"
     assert data.startswith(read.data)
+
+
+@given(made=deflated(), data=st.data())
+def test_deflate_is_read_with_its_frame_or_without(
+    made: tuple[bytes, bytes], data: st.DataObject
+) -> None:
+    """Whatever the level, the window and the split: its first two bytes tell which it is."""
+    plain, wire = made
+    at = data.draw(st.integers(0, len(wire)))
+
+    assert inflated([wire[:at], wire[at:]], "deflate") == Read(plain, "None")
+    assert inflated(single_bytes(wire), "deflate") == Read(plain, "None")
