@@ -23,8 +23,8 @@ it.
 
 Where to read: `_adapter` (what users hold), `_run` (one task from submit to its end), `_worker`
 (open), `_reader` and `_reading` (read), `_receiver` (the queue), `_bulk` (many tasks, one queue),
-`_decoder` (bytes to tokens), `_connections` (sockets that can be aborted). Everything public is
-imported from here.
+`_decoder` (bytes to tokens), `_connections` (sockets that can be aborted), `_failures` (what each
+means, and what is tried again). Everything public is imported from here.
 """
 
 from ._adapter import VllmHttpAdapter

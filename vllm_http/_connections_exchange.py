@@ -110,7 +110,13 @@ class Exchange:
         self._on_refusal(self)
 
     def resend(self) -> None:
-        """The request goes out once more, on a fresh connection."""
+        """The request goes out once more, on a fresh connection.
+
+        Raises:
+            Aborted: It must not.
+        """
+        if self._aborted:
+            raise Aborted
         self.fresh = True
         self.requested, self.status, self.response = False, None, None
         self._delivery = None
