@@ -33,6 +33,8 @@ class Inflater:
         self._is_told = encoding != "deflate"  # which of the two forms it has
         self._head = b""  # the first byte, while that is all
         self._wire = b""  # not looked at yet
+        # Where zlib was when it last had room, what it was fed since, and how much data it gave.
+        self._before, self._fed, self._given = self._member, b"", 0
         self._full = False  # zlib stopped for want of room, and may hold more than it tells
 
     @property
@@ -72,19 +74,26 @@ class Inflater:
         """The data in one member, and the bytes that are left."""
         if self._member.eof and wire:
             self._member = zlib.decompressobj(self._bits)
-        before = self._member.copy()
+            self._full = False
+        if not self._full:  # else zlib has taken in bytes whose data it has not given yet
+            self._before, self._fed, self._given = self._member.copy(), b"", 0
         try:
             piece = self._member.decompress(wire, room)
         except zlib.error as failure:
             self.failure = failure
-            return _up_to_the_failure(before, wire), b""
-        return piece, self._member.unconsumed_tail or self._member.unused_data
+            return _up_to_the_failure(self._before, self._fed + wire, self._given), b""
+        left = self._member.unconsumed_tail or self._member.unused_data
+        self._fed += wire[: len(wire) - len(left)]
+        self._given += len(piece)
+        return piece, left
 
 
-def _up_to_the_failure(member: zlib._Decompress, wire: bytes) -> bytes:
-    """What zlib keeps back of a call that fails. It had room for it: else it had not failed yet."""
+def _up_to_the_failure(member: zlib._Decompress, wire: bytes, given: int) -> bytes:
+    """What zlib keeps back of a call that fails, without what was given of this wire already."""
     data: list[bytes] = []
     with contextlib.suppress(zlib.error):
         for position in range(len(wire)):
-            data.append(member.decompress(wire[position : position + 1]))
+            piece = member.decompress(wire[position : position + 1])
+            data.append(piece[given:])
+            given = max(0, given - len(piece))
     return b"".join(data)

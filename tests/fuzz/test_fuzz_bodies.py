@@ -126,6 +126,18 @@ def test_inflated_is_the_same_in_pieces_of_any_size(
     assert in_pieces == inflated([whole])
 
 
+TURNS_BAD = bytes.fromhex("78019a700d0af8c00f00000000ffff000000ffff000000ffff000000ffff0300")
+
+
+def test_data_before_a_failure_comes_out_with_little_room() -> None:
+    """zlib had taken in the bytes of the last one and of the failure at once."""
+    with mock.patch.object(_inflate, "MOST", 1):
+        in_pieces = inflated([TURNS_BAD])
+
+    assert in_pieces == inflated([TURNS_BAD])
+    assert in_pieces.data == bytes.fromhex("90d6d6d6d6d6d6d6d60e")
+
+
 @given(made=compressed(), size=st.integers(1, 30), split=st.data())
 def test_compressed_chunks_come_out_whole(
     made: tuple[bytes, bytes], size: int, split: st.DataObject
