@@ -18,6 +18,8 @@ from support import (
 )
 
 from vllm_http import AdapterClosed, RetryPolicy, Timeouts, TokenEvent, VllmHttpAdapter
+from vllm_http._run import Run
+from vllm_http._slots import Slots
 from vllm_http.testing import Cut, FakeEngine, Headers, Stall, Status, Step, Text
 
 
@@ -197,3 +199,53 @@ def test_close_closes_the_sockets(steps: list[Step], deadline_ms: int | None) ->
 
         wait_until(lambda: not support.engine_threads(), timeout=2)
         assert error is not None
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e10, 0, -1.0])
+def test_close_takes_any_number(engine: FakeEngine, timeout: float) -> None:
+    """As long as it takes, or not at all; more than the system's calls take is no error."""
+    engine.script(Stall())
+    adapter = VllmHttpAdapter(engine.url)
+    stream = adapter.submit(a_task())
+    posts(engine)
+
+    adapter.close(timeout)
+
+    assert isinstance(the_error(stream), AdapterClosed)
+
+
+def test_close_before_the_reader_starts(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A submit that has found the adapter open, and starts the reader once it is closed."""
+    adapter = VllmHttpAdapter(engine.url)
+    check = Slots.check_room
+
+    def check_and_be_overtaken(self: Slots, job_id: str | None = None) -> None:
+        check(self, job_id)
+        monkeypatch.setattr(Slots, "check_room", check)
+        adapter.close()
+
+    monkeypatch.setattr(Slots, "check_room", check_and_be_overtaken)
+
+    with pytest.raises(AdapterClosed):
+        adapter.submit(a_task())
+
+    assert not [t for t in threading.enumerate() if t.name.startswith("vllm_http")]
+
+
+def test_close_inside_admission(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler closes the adapter between the last look and the task's admission."""
+    adapter = VllmHttpAdapter(engine.url)
+    know = Slots._know
+
+    def close_and_know(self: Slots, run: Run) -> None:
+        adapter.close()
+        know(self, run)
+
+    monkeypatch.setattr(Slots, "_know", close_and_know)
+
+    with pytest.raises(AdapterClosed):
+        adapter.submit(a_task())
+
+    assert (adapter._slots._live, adapter.running, adapter.waiting) == ({}, 0, 0)

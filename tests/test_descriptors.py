@@ -16,7 +16,7 @@ from support import SOON, a_task, answer
 
 from vllm_http import VllmHttpAdapter
 from vllm_http._chunked import BulkResponse
-from vllm_http._connections import Exchange
+from vllm_http._connections_exchange import Exchange
 from vllm_http._redact import Redactor
 from vllm_http._transport import Transport
 from vllm_http._transport_body import Body

@@ -14,7 +14,7 @@ import pytest
 from decoding import DONE, text
 from floods import BOUND, DOCUMENT_BOUND, MB, OK, PATIENT, SSE, STREAM, client_of, measured
 from peers import Peer, Talk, read_head
-from support import SOON, a_task, failure, kinds, stopwatch
+from support import SOON, a_task, failure, kinds, stopwatch, wait_until
 
 from vllm_http import StreamingError, VllmHttpAdapter, WorkerError
 from vllm_http._inflate import MOST, Inflater
@@ -155,6 +155,29 @@ def test_bomb_starves_no_other_stream() -> None:
         assert left.wait(SOON)
 
     print(f"five tasks beside a bomb: {watch.seconds:.3f} s")
+
+
+def test_cancel_in_a_bomb_before_content() -> None:
+    """What is held would take the worker half a minute; its place is free at once all the same."""
+    body = compressed(COMMENTS, 48 * MB, whole=False)
+    begun = threading.Event()
+
+    def talk(sock: socket.socket) -> None:
+        if read_head(sock):
+            sock.sendall(SSE + coded("gzip") + b"\r\n" + body)
+            begun.set()
+            sock.recv(1)
+
+    with client_of(talk) as adapter:
+        stream = adapter.submit(a_task())
+        assert begun.wait(SOON)
+        assert next(stream).type == "started"
+
+        with stopwatch() as watch:
+            stream.cancel()
+            wait_until(lambda: adapter.running == 0)
+
+    print(f"the place was free {watch.seconds * 1000:.1f} ms after the cancel")
 
 
 def test_bomb_that_turns_bad() -> None:

@@ -1,7 +1,7 @@
 """An exception from a signal handler, at every line of what a caller's thread does for a task.
 
-ctrl-C, Celery's SoftTimeLimitExceeded: whatever is raised reaches the caller, and nothing is left on
-the engine that nobody knows of.
+ctrl-C, Celery's SoftTimeLimitExceeded: whatever is raised reaches the caller, and nothing is left
+on the engine that nobody knows of.
 """
 
 from __future__ import annotations

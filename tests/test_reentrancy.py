@@ -14,19 +14,24 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import support
+from locks import locks_of
 from registry_support import Recording
-from support import SOON, a_task, kinds, posts
+from support import SOON, a_task, kinds, posts, wait_until
 
 from vllm_http import (
     AdapterRegistry,
+    RetryPolicy,
     TaskRequest,
     TokenEvent,
     TokenStream,
     VllmHttpAdapter,
 )
+from vllm_http._bell import Bell
 from vllm_http._connections_exchange import Exchange
-from vllm_http.testing import FakeEngine, Headers, Stall, Text, Tokens, Wait
+from vllm_http.testing import FakeEngine, Headers, Normal, Stall, Status, Text, Tokens, Wait
 
+
+RLOCK = type(threading.RLock())
 
 engine, adapter, gate = support.engine, support.adapter, support.gate
 
@@ -209,3 +214,55 @@ def test_closed_inside_a_log_handler(
 
     assert in_time(lambda: adapter.submit(a_task()).result())
     assert posts(engine)[0].hung_up.wait(SOON)
+
+
+def test_no_plain_lock_is_within_reach_of_a_finalizer(engine: FakeEngine) -> None:
+    """A generator that is collected may close its stream, or its adapter, inside any lock of ours.
+
+    What is left has no owner that runs Python code while it has it: a bell's lock is its signal.
+    """
+    engine.script(Status(503))
+    engine.script(Normal())
+    engine.script(Tokens(1), Stall())
+    with VllmHttpAdapter(engine.url, proxies={"https": "http://127.0.0.1:9"}) as adapter:
+        adapter.submit(a_task(max_tokens=1)).result()  # its connection is idle then
+        adapter.health()
+        answers = adapter.map([a_task()] * 2)
+        with adapter.submit(a_task()) as stream:
+            next(stream)
+            next(answers)
+            found = locks_of(adapter, stream, answers)
+            plain = [lock.owners for lock in found if not isinstance(lock.lock, RLOCK)]
+
+    assert len(found) > len(plain) > 0
+    assert {owner for owners in plain for owner in owners} == {"Bell"}
+
+
+class Owner:
+    """Closes its stream when it goes, and is in a cycle."""
+
+    def __init__(self, stream: TokenStream) -> None:
+        self._stream = stream
+        self._self = self
+
+    def __del__(self) -> None:
+        self._stream.close()
+
+
+def test_collected_inside_a_backoff(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task that waits for its next try is the one whose stream is closed there."""
+    engine.script(Status(503))
+    wait = Bell.wait
+
+    def collect(self: Bell, timeout: float | None = None) -> None:
+        if threading.current_thread().name == "vllm_http-worker":
+            gc.collect()
+        wait(self, timeout)
+
+    monkeypatch.setattr(Bell, "wait", collect)
+    policy = RetryPolicy(base=3600, cap=3600, max_retry_after=3600)
+    with VllmHttpAdapter(engine.url, retry=policy) as adapter:
+        adapter._version._known = "0"
+        Owner(adapter.submit(a_task()))
+
+        wait_until(lambda: adapter.running == 0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -162,8 +164,36 @@ class _TLSConnection(_Abortable, HTTPSConnection):
                 self._handshake = None
 
 
+class _Idle:
+    """Idle connections, the latest first: what urllib3 needs of a `queue.LifoQueue`, but its lock.
+
+    A collection may run inside that lock and, on the same thread, a finalizer that closes the
+    adapter and with it this pool. Each step of a deque is whole by itself.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._idle: deque[Any] = deque()
+        self._maxsize = maxsize
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, connection: Any, block: bool = True, timeout: float | None = None) -> None:
+        if len(self._idle) >= self._maxsize:
+            raise queue.Full
+        self._idle.append(connection)
+
+    def qsize(self) -> int:
+        return len(self._idle)
+
+
 class _Pool:
     """What our pools add: no stale connections out, no aborted ones in."""
+
+    QueueCls: Any = _Idle
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]

@@ -8,6 +8,7 @@ out without a lock, since a deque is thread-safe by itself.
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 import time
@@ -38,10 +39,27 @@ class Receiver(Gate, Queue[TokenEvent]):
     queue: deque[TokenEvent]
 
     def __init__(self, maxsize: int) -> None:
-        Queue.__init__(self, maxsize)
+        # All of `Queue.__init__` but its locks, which are plain and of which we use none.
+        self.maxsize = maxsize
+        self.queue = deque()
+        self.unfinished_tasks = 0
         Gate.__init__(self)
         self.kept: list[TokenEvent] = []
         self._renew_lock()
+
+    # Of a `Queue`, for those of its methods that are not ours: made when they are called.
+
+    @functools.cached_property
+    def not_empty(self) -> threading.Condition:  # type: ignore[override]
+        return threading.Condition(self.mutex)
+
+    @functools.cached_property
+    def not_full(self) -> threading.Condition:  # type: ignore[override]
+        return threading.Condition(self.mutex)
+
+    @functools.cached_property
+    def all_tasks_done(self) -> threading.Condition:  # type: ignore[override]
+        return threading.Condition(self.mutex)
 
     def get(self, block: bool = True, timeout: float | None = None) -> TokenEvent:
         """The next event.
@@ -118,3 +136,5 @@ class Receiver(Gate, Queue[TokenEvent]):
         # Reentrant, unlike a plain Queue's: see Gate.
         self.mutex = threading.RLock()
         self.bell = Bell()
+        for condition in ("not_empty", "not_full", "all_tasks_done"):
+            self.__dict__.pop(condition, None)

@@ -123,7 +123,11 @@ def patience(timeout: float | None) -> float:
     Python runs signal handlers on the main thread, between two instructions. A ctrl-C that comes
     in the moment before that thread blocks, or that the system gives to another thread, wakes
     nobody: without this, a stalled stream would keep it until the next event.
+
+    Raises:
+        AdapterClosed: The interpreter is shutting down: whoever was to end the wait stands still.
     """
+    check_not_finalizing()
     longest = threading.TIMEOUT_MAX
     if threading.get_ident() == threading.main_thread().ident:
         longest = _LOOKS_UP

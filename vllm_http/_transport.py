@@ -8,7 +8,6 @@ overrides an explicit key.
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Mapping
 
 import requests
@@ -87,19 +86,6 @@ class _Adapter(HTTPAdapter):
         manager.pool_classes_by_scheme = POOLS
         return manager
 
-    def _forget_in_child(self) -> None:
-        """After a fork: let the pools' finalizers close the child's copies of idle sockets.
-
-        They lock the queues, and a thread that is not here may have held them.
-        """
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for pool in manager.pools._container.values():
-                idle = pool.pool
-                if idle is not None:
-                    idle.mutex = threading.Lock()
-                    idle.not_empty = threading.Condition(idle.mutex)
-                    idle.not_full = threading.Condition(idle.mutex)
-
     def close(self) -> None:
         # urllib3 2 leaves a dropped pool's sockets to the garbage collector.
         for manager in (self.poolmanager, *self.proxy_manager.values()):
@@ -177,8 +163,10 @@ class Transport:
         self._http.close()
 
     def _forget_in_child(self) -> None:
-        """After a fork: start with connections of our own; the parent's are not ours to use."""
-        self._http._forget_in_child()
+        """After a fork: start with connections of our own; the parent's are not ours to use.
+
+        The pools' finalizers close the child's copies of idle sockets; they take no lock.
+        """
         self._http = _Adapter(self._endpoint.connections)
 
     def _send(
