@@ -196,7 +196,11 @@ class Reading:
             body = self._held.pop()
         except IndexError:
             return False
-        body.release()
+        try:
+            body.release()
+        except BaseException:  # nothing is closed before it is unwatched: `crash` tries once more
+            self._held.append(body)
+            raise
         return True
 
     def _read_held_bytes(self) -> None:

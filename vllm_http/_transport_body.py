@@ -113,9 +113,9 @@ class Body:
 
     def unwatch(self) -> None:
         """Have it watched no more; nothing if it is not."""
-        unwatch, self._unwatch = self._unwatch, None
-        if unwatch is not None and self._fileno is not None:
-            unwatch(self._fileno)
+        if self._unwatch is not None and self._fileno is not None:
+            self._unwatch(self._fileno)
+            self._unwatch = None
 
     @property
     def watched(self) -> bool:
