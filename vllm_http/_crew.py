@@ -5,13 +5,13 @@ A thread that waits for its next job takes it in a tenth of the time that a new 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ._errors import AdapterClosed, CapacityExceeded
 from ._threads import deadline_in, join, start_thread, uninterrupted
 
 
@@ -29,9 +29,12 @@ for 10 ms."""
 class Crew:
     """Runs each job on a thread at once. Thread-safe.
 
-    Invariant: there are as many threads that wait, or are about to, as there are jobs in the queue.
-    Whoever adds a job looks at it afterwards, and so does whoever leaves the idle ones, by taking a
-    job or for good: of two that come together, the later one sees what the earlier has done.
+    A thread that is idle offers a place. Whoever has a job takes a place and leaves the job in the
+    queue, or has a thread started for it where there is none. Each of these steps is whole by
+    itself, so that a signal handler's exception between two of them costs a place at most, which
+    the idle thread then offers anew.
+
+    Invariant: no more jobs are in the queue than threads are idle.
     """
 
     def __init__(self) -> None:
@@ -41,86 +44,86 @@ class Crew:
     def _forget_in_child(self) -> None:
         """After a fork: the parent's threads are not here."""
         self._lock = threading.RLock()  # reentrant: see Slots
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._idle: set[threading.Thread] = set()
-        self._starting = 0  # threads that are not idle yet; under the lock
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._places: deque[None] = deque()
+        self._idle: set[threading.Thread] = set()  # those that wait, promised a job or not
         self._threads: set[threading.Thread] = set()
 
     def run(self, job: Job) -> None:
         """Run a job that never raises.
 
         Raises:
-            CapacityExceeded: The system gives no more threads. The job may still run, late.
+            CapacityExceeded: The system gives no more threads.
         """
-        self._jobs.put(job)  # one step: a signal handler finds it in the queue or not
-        if self._jobs.qsize() > len(self._idle):
-            uninterrupted(self._reinforce)
+        if self._take_place():
+            self._jobs.put(job)
+        else:
+            uninterrupted(functools.partial(self._start, job))
 
-    def _reinforce(self) -> None:
-        """Start a thread if there are more jobs than threads for them."""
+    def _take_place(self) -> bool:
+        try:
+            self._places.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _start(self, job: Job) -> None:
+        # In a list, to be taken out: a thread keeps its arguments for as long as it lives.
         with self._lock:
-            if self._jobs.qsize() <= len(self._idle) + self._starting:
-                return
-            self._starting += 1
-            try:
-                self._threads.add(start_thread("worker", self._work))
-            except BaseException:
-                self._starting -= 1
-                raise
+            self._threads.add(start_thread("worker", self._work, [job]))
 
-    def _work(self) -> None:
+    def _work(self, first: list[Job]) -> None:
         """A thread's body."""
         me = threading.current_thread()
-        with self._lock:
-            self._idle.add(me)
-            self._starting -= 1
-        while (job := self._next(me)) is not None:
+        job: Job | None = first.pop()
+        while job is not None:
             job()
             del job  # it may hold the last reference to the adapter
-            self._idle.add(me)
+            job = self._next(me)
         with self._lock:
             if not self._closed:  # `close` waits for it to its very end
                 self._threads.discard(me)
 
     def _next(self, me: threading.Thread) -> Job | None:
-        """The next job of a thread that is idle; None if it is to go. It is idle no more then."""
-        while True:
-            spare = self._closed or len(self._idle) > _MOST_IDLE
-            try:
-                job = self._jobs.get(timeout=0.0 if spare else _KEPT)
-            except queue.Empty:
-                if self._may_go(me):
-                    return None
-                continue
+        if len(self._idle) >= _MOST_IDLE:
+            return None
+        self._idle.add(me)
+        self._places.append(None)
+        try:
+            return self._wait()
+        finally:
             self._idle.discard(me)
-            if self._jobs.qsize() > len(self._idle):
-                with contextlib.suppress(CapacityExceeded, AdapterClosed):  # it waits for us then
-                    self._reinforce()
-            return job
 
-    def _may_go(self, me: threading.Thread) -> bool:
-        with self._lock:
-            self._idle.discard(me)
-            if self._jobs.qsize() > len(self._idle) + self._starting:
-                self._idle.add(me)
-                return False
-            if self._closed and self._idle:
-                self._jobs.put(_look_again)
-            return True
+    def _wait(self) -> Job | None:
+        """The job of a thread that has offered a place; None once it has taken that back."""
+        promised = False
+        while True:
+            # After the place was offered: `close` takes it, or came before.
+            try:
+                return self._jobs.get(timeout=0.0 if self._closed else _KEPT)
+            except queue.Empty:
+                if self._take_place():
+                    return None
+            # Promised a moment ago; or whoever did so was interrupted, and no job will come. If one
+            # does after all, it waits until this thread, or another, is idle.
+            if promised:
+                self._places.append(None)
+            promised = True
 
     def close(self, timeout: float) -> None:
         """Let the threads go as they finish, and wait for them, at most so many seconds."""
         deadline = deadline_in(timeout)
         self._closed = True
-        # Without the lock: the main thread must not hold it where a signal handler may start a job.
         while others := self._at_work():
-            self._jobs.put(_look_again)  # each passes it on
+            while self._take_place():
+                self._jobs.put(_look_again)
             for thread in others:
                 join(thread, deadline)
             if any(thread.is_alive() for thread in others):
                 return
 
     def _at_work(self) -> list[threading.Thread]:
+        # Without the lock: the main thread must not hold it where a signal handler may start a job.
         others = self._threads - {threading.current_thread()}
         return [thread for thread in others if thread.is_alive()]
 
