@@ -114,4 +114,3 @@ def test_interrupt_by_the_tasks_of_a_map(engine: FakeEngine, adapter: VllmHttpAd
 
     assert posts(engine)[0].hung_up.wait(SOON)
     wait_until(lambda: books(adapter) == [0, 0, 0, 0])
-

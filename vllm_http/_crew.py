@@ -5,6 +5,7 @@ A thread that waits for its next job takes it in a tenth of the time that a new 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import queue
 import threading
@@ -85,6 +86,8 @@ class Crew:
                 self._threads.discard(me)
 
     def _next(self, me: threading.Thread) -> Job | None:
+        if self._closed:
+            return self._left_job()
         if len(self._idle) >= _MOST_IDLE:
             return None
         self._idle.add(me)
@@ -93,6 +96,16 @@ class Crew:
             return self._wait()
         finally:
             self._idle.discard(me)
+
+    def _left_job(self) -> Job | None:
+        """What was put into the queue before all threads have gone; what wakes others stays."""
+        job, others = None, 0
+        with contextlib.suppress(queue.Empty):
+            while (job := self._jobs.get_nowait()) is _look_again:
+                others += 1
+        for _ in range(others):
+            self._jobs.put(_look_again)
+        return None if job is _look_again else job
 
     def _wait(self) -> Job | None:
         """The job of a thread that has offered a place; None once it has taken that back."""
@@ -115,7 +128,7 @@ class Crew:
         deadline = deadline_in(timeout)
         self._closed = True
         while others := self._at_work():
-            while self._take_place():
+            for _ in others:
                 self._jobs.put(_look_again)
             for thread in others:
                 join(thread, deadline)

@@ -102,10 +102,10 @@ class Gate(ABC):
                 if purge:
                     self._purge(self.last)
                 return False
-            self.last = last
-            self._over = True
-            self._resume = None
             try:
+                self.last = last
+                self._over = True
+                self._resume = None
                 if purge:
                     self._purge(None)
                 if last is not None:
