@@ -81,11 +81,17 @@ class Gate(ABC):
         """The caller has made room; nothing if nobody waits for it. On the caller's thread."""
         if self._resume is None:  # as a rule; `deliver` has the bell rung after it has set one
             return
-        with self.mutex:  # two takers must not clear what the other has not seen
-            self._resumed = time.monotonic()
-            resume, self._resume = self._resume, None
-        if resume is not None:
-            resume()
+        resume = None
+        try:
+            with self.mutex:  # two takers must not clear what the other has not seen
+                self._resumed = time.monotonic()
+                resume, self._resume = self._resume, None
+            if resume is not None:
+                resume()
+        except BaseException:  # a signal handler's, where nobody would ask again
+            if resume is not None:
+                resume()
+            raise
 
     def finish(self, last: End | Error | None, *, purge: bool = False) -> bool:
         """Put the last event; None ends the stream without one.
@@ -101,6 +107,7 @@ class Gate(ABC):
             if self._over:
                 if purge:
                     self._purge(self.last)
+                self.bell.ring()  # the first may have been interrupted just before it did
                 return False
             try:
                 self.last = last

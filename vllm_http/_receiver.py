@@ -111,16 +111,19 @@ class Receiver(Gate, Queue[TokenEvent]):
         self._drop(lambda event: not isinstance(event, Started) and event is not last)
 
     def _drop(self, unwanted: Callable[[TokenEvent], bool]) -> None:
-        """Drop those events that were not taken yet. Under the mutex."""
+        """Drop those events that were not taken yet. Under the mutex.
+
+        From the end: the consumer may take some meanwhile, and what it takes has no gap then.
+        """
         wanted, dropped = [], set()
-        with contextlib.suppress(IndexError):  # the consumer may take some meanwhile
+        with contextlib.suppress(IndexError):
             while True:
-                event = self.queue.popleft()
+                event = self.queue.pop()
                 if unwanted(event):
                     dropped.add(id(event))
                 else:
                     wanted.append(event)
-        self.queue.extend(wanted)
+        self.queue.extendleft(wanted)
         if dropped:
             self.kept = [event for event in self.kept if id(event) not in dropped]
 

@@ -80,6 +80,7 @@ class Run:
         self._exchange: Exchange | None = None
         self._backoff: Bell | None = None
         self._settled = False
+        self.logged = False
         self._answer: Tally | None = None
         self._accepted_id: str | None = None  # the X-Request-Id that Started tells
         self._served_id: str | None = None
@@ -313,6 +314,7 @@ class Run:
         """What follows from an end, unless it was done: it may have been broken off half-way."""
         if self._settled or not self.over:
             return
+        self.gate.bell.ring()
         self._on_over(self)
         if wake:
             self._wake_worker()

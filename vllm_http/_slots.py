@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from ._crew import Crew
@@ -66,7 +66,7 @@ class Slots:
         # when a task dies, and an interrupt that came just then would be swallowed there.
         self._known: dict[str, weakref.ref[Run]] = {}
         self._sweep_at = _FEW
-        self._waiting: dict[Run, None] = {}
+        self._waiting: OrderedDict[Run, None] = OrderedDict()
         self._running: set[Run] = set()
         self._unlogged: deque[Run] = deque()
         self._crew._forget_in_child()
@@ -121,7 +121,7 @@ class Slots:
         with self._lock:
             # What is over counts no more: its End is seen a moment before it leaves. By tasks that
             # live: one that runs outlives its stream by the end of its body.
-            if len(self._live) >= room and sum(not r.over for r in self._live.values()) >= room:
+            if len(self._live) >= room and sum(not r.over for r in [*self._live.values()]) >= room:
                 raise CapacityExceeded(
                     f"max_concurrency {self._max_concurrency} tasks run and "
                     f"max_pending {self._max_pending} wait",
@@ -147,10 +147,13 @@ class Slots:
     def _take(self) -> Run | None:
         """The task whose turn it is, if there is a place for it."""
         with self._lock:
-            if self._closed or not self._waiting or len(self._running) >= self._max_concurrency:
+            if self._closed or len(self._running) >= self._max_concurrency:
                 return None
-            run = next(iter(self._waiting))
-            del self._waiting[run]
+            # In one step: a collection between two may end a task, and take it out of here.
+            try:
+                run, _ = self._waiting.popitem(last=False)
+            except KeyError:
+                return None
             self._running.add(run)
             return run
 
@@ -175,7 +178,8 @@ class Slots:
 
     def _log(self, run: Run) -> None:
         """On a thread that may be kept waiting by the application's handlers."""
-        if is_logged(run):
+        if not run.logged and is_logged(run):
+            run.logged = True
             self._unlogged.append(run)
             try:
                 self._crew.run(self._log_next)
@@ -194,7 +198,7 @@ class Slots:
 
     def _know(self, run: Run) -> None:
         if len(self._known) >= self._sweep_at:
-            self._known = {key: ref for key, ref in self._known.items() if ref() is not None}
+            self._known = {key: ref for key, ref in [*self._known.items()] if ref() is not None}
             self._sweep_at = max(_FEW, 2 * len(self._known))
         self._known[run.job_id] = weakref.ref(run)
 
@@ -204,12 +208,12 @@ class Slots:
         On any thread, in a finalizer or a signal handler too, so it starts no thread.
         """
         with self._lock:
+            # A collection between any two of these steps may come here for the same task.
             if self._live.get(run.job_id) is run:
-                del self._live[run.job_id]
-            waited = run in self._waiting
-            if waited:
+                self._live.pop(run.job_id, None)
+            if run in self._waiting:
                 self.reader.soon(functools.partial(self._left_waiting, run))
-                del self._waiting[run]
+                self._waiting.pop(run, None)
 
     def _left_waiting(self, run: Run) -> None:
         self._go_on()
