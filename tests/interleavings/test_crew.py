@@ -86,6 +86,29 @@ def test_close() -> None:
     explore(close_meanwhile, _crew, also=(_threads,), preemptions=BOUND - 1, turns=1)
 
 
+def test_two_who_close() -> None:
+    """At once, from two threads: no more threads are started than there were jobs."""
+
+    def close_twice(world: World) -> Callable[[], None]:
+        crew = Crew()
+        crew.run(lambda: None)
+
+        def close() -> None:
+            crew.close(100)
+            assert world.now < 1050
+
+        world.thread("closer 1", close)
+        world.thread("closer 2", close)
+
+        def check() -> None:
+            assert world.left == []
+            assert len([one for one in world.threads if one.name.startswith("worker")]) <= 2
+
+        return check
+
+    explore(close_twice, _crew, also=(_threads,), preemptions=BOUND - 1, turns=1)
+
+
 def test_caller_who_is_interrupted() -> None:
     """Whatever became of its job, the next one is run, and close lets all threads go."""
 

@@ -145,6 +145,11 @@ def ended_by(last: End | Error | None, *, purge: bool) -> Scenario:
     return end_while_taken
 
 
+def test_cancel() -> None:
+    """No token comes out after it has returned, and one last event comes."""
+    explore(ended_by(CANCELLED, purge=True), *STEPPED, preemptions=BOUND - 1)
+
+
 def test_cancel_beside_a_caller() -> None:
     """The same without a reader at work, under more preemptions."""
 
@@ -215,3 +220,56 @@ def test_slow_caller_is_no_stall() -> None:
 
     explore(look_while_going_on, *STEPPED)
     explore(look_while_going_on, *STEPPED, fine=True)
+
+
+def test_caller_who_is_interrupted_goes_on() -> None:
+    """A ctrl-C inside `get` may cost the event that was being taken, but no wake-up."""
+
+    def interrupted_get(world: World) -> Callable[[], None]:
+        receiver = Receiver(1)
+        taken: list[TokenEvent] = []
+        source = Source(receiver, tokens(0), tokens(1))
+
+        def take() -> None:
+            try:
+                drain(receiver, taken)
+            except KeyboardInterrupt:
+                drain(receiver, taken)
+
+        world.thread("caller", take)
+        world.thread("reader", source)
+        world.interrupt("caller")
+
+        def check() -> None:
+            whole = [STARTED, *tokens(0, 1), END]
+            assert [event for event in whole if event in taken] == taken
+            assert len(taken) >= len(whole) - 1
+
+        return check
+
+    explore(interrupted_get, *STEPPED, preemptions=BOUND - 2)
+
+
+def test_end_that_is_interrupted() -> None:
+    """Whoever waits is let go once the stream was ended again."""
+
+    def interrupted_cancel(world: World) -> Callable[[], None]:
+        receiver = Receiver(2)
+        taken: list[TokenEvent] = []
+
+        def cancel() -> None:
+            try:
+                receiver.finish(CANCELLED, purge=True)
+            except KeyboardInterrupt:
+                receiver.finish(CANCELLED, purge=True)
+
+        world.thread("caller", lambda: drain(receiver, taken))
+        world.thread("canceller", cancel)
+        world.interrupt("canceller")
+
+        def check() -> None:
+            assert taken in ([CANCELLED], [])
+
+        return check
+
+    explore(interrupted_cancel, *STEPPED, preemptions=BOUND - 1)

@@ -198,3 +198,27 @@ def test_close_around_admission() -> None:
         return desk.check
 
     explore(close_meanwhile, _slots, also=ALSO, preemptions=BOUND - 1, turns=1)
+
+
+def test_collection_inside() -> None:
+    """A finalizer that ends another task, at any step of admission and release."""
+
+    def abandon_inside(world: World) -> Callable[[], None]:
+        desk = Desk(world, places=1, pending=2)
+        runs = [desk.run(), desk.run(), desk.run()]
+
+        def finalize() -> None:
+            for run in desk.inside[:1]:
+                run.abandon()
+
+        for name in ("caller", "worker-0"):
+            world.collect(name, finalize)
+
+        def admit() -> None:
+            for run in runs:
+                desk.admit(run)
+
+        world.thread("caller", admit)
+        return desk.check
+
+    explore(abandon_inside, _slots, also=ALSO, preemptions=BOUND - 1, turns=1)
