@@ -221,4 +221,4 @@ def test_collection_inside() -> None:
         world.thread("caller", admit)
         return desk.check
 
-    explore(abandon_inside, _slots, also=ALSO, preemptions=BOUND - 1, turns=1)
+    explore(abandon_inside, _slots, also=ALSO, preemptions=BOUND - 2)
