@@ -41,7 +41,8 @@ class _Intake:
         self._running: dict[Port, Run | None] = {}
         tell_in_child(self)
         # For a `close` that a signal handler's exception has kept from its work.
-        weakref.finalize(self, _abandon_soon, self._running).atexit = False
+        self._dropped = weakref.finalize(self, _abandon_soon, self._running)
+        self._dropped.atexit = False
 
     def fill(self, room: int) -> int:
         """Start tasks until so many run or there are none left; how many run."""
@@ -94,6 +95,7 @@ class _Intake:
             if run is not None:
                 run.abandon()
         self._running.clear()
+        self._dropped.detach()
 
     def _forget_in_child(self) -> None:
         """After a fork: the parent's tasks are over here, and the rest of them is the parent's."""

@@ -87,6 +87,7 @@ class Reader:
         self._lock = threading.RLock()
         self._loop = _Loop(self._on_death)
         self._stopped = False
+        self._forgotten: weakref.finalize[..., Reader] | None = None
 
     def start(self) -> None:
         """Have the thread running. Must precede the first alarm.
@@ -118,7 +119,8 @@ class Reader:
                 loop.close()
                 raise
             # The thread holds the loop only: a forgotten reader stops by itself.
-            weakref.finalize(self, loop.tell, None).atexit = False
+            self._forgotten = weakref.finalize(self, loop.tell, None)
+            self._forgotten.atexit = False
 
     def at(self, when: float, ring: Ring) -> None:
         """Call a bound method at that time (`time.monotonic`), unless its object is gone then."""
@@ -148,6 +150,8 @@ class Reader:
         with self._lock:
             self._stopped = True
             loop = self._loop
+            if self._forgotten is not None:
+                self._forgotten.detach()  # a finalizer swallows an interrupt that hits it
         if loop.thread is not None:
             loop.tell(None)
             join(loop.thread, deadline_in(timeout))
