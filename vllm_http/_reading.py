@@ -13,7 +13,6 @@ from ._bell import Bell
 from ._decoder import AnswerDecoder
 from ._errors import CapacityExceeded, WorkerError
 from ._events import Token
-from ._reader import Reader
 from ._run import Run
 from ._transport_body import Body
 
@@ -34,15 +33,14 @@ class Reading:
         run: The task.
         body: Read as far as the first content.
         decoder: Fed with what was read.
-        reader: Whose thread goes on.
     """
 
-    def __init__(self, run: Run, body: Body, decoder: AnswerDecoder, reader: Reader) -> None:
+    def __init__(self, run: Run, body: Body, decoder: AnswerDecoder) -> None:
         self._run = run
         self._gate = run.gate
         self._body = body
         self._decoder = decoder
-        self._reader = reader
+        self._reader = run.reader
         self._seen = 0
         self._begun = False  # the worker is done with it
         self._held = [body]  # whoever takes it out of here releases it

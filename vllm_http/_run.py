@@ -18,7 +18,7 @@ from ._errors import Phase, Timeout, WorkerError, forget_frames, unforeseen
 from ._events import End, Error, Started
 from ._gate import Gate
 from ._metrics import Metrics
-from ._reader import Reader
+from ._reader import Loop
 from ._request import WireRequest, encode
 from ._settings import Labels, Timeouts
 from ._tally import Tally, facts_of
@@ -44,7 +44,7 @@ class Run:
         task: A valid task.
         timeouts: Its clocks.
         gate: Its events' way out; of this run alone.
-        reader: Rings its alarms.
+        reader: Rings its alarms, and reads its answer: one loop for its whole life.
         version: The engine's version, or None while it is being asked for.
         labels: For the log record.
         on_over: Called once the stream has ended; it may be called again.
@@ -57,7 +57,7 @@ class Run:
         *,
         timeouts: Timeouts,
         gate: Gate,
-        reader: Reader,
+        reader: Loop,
         version: Callable[[], str | None],
         labels: Labels,
         on_over: Callable[[Run], None],
@@ -71,7 +71,7 @@ class Run:
         self.last_failure: WorkerError | None = None
         self.session_id = task.session_id
         self.seed = task.seed
-        self._reader = reader
+        self.reader = reader
         self.version = version
         self.labels = labels
         self._on_over = on_over
@@ -109,7 +109,9 @@ class Run:
     def admitted(self) -> None:
         """It has its place: from now on the deadline ends it."""
         if self._deadline < math.inf:
-            self._reader.at(self._deadline, self.ring)
+            self.reader.at(self._deadline, self.ring)
+        if self.reader.ending:  # whoever ended what was live there may have come before
+            self.crash(RuntimeError("the reader's thread died"))
 
     # The worker's side, in the order in which it happens.
 
@@ -155,7 +157,7 @@ class Run:
             if self.version() is not None:
                 self.announce()
             else:
-                self._reader.at(time.monotonic() + VERSION_PATIENCE, self._announce_late)
+                self.reader.at(time.monotonic() + VERSION_PATIENCE, self._announce_late)
 
     def announce(self) -> None:
         """Put `Started`, if the engine has accepted and it is not there yet. From any thread."""
@@ -240,7 +242,7 @@ class Run:
         try:
             self._finish(end, purge=True)
         except BaseException:  # a signal handler's, between two of its steps
-            self._reader.soon(self._settle)
+            self.reader.soon(self._settle)
             raise
 
     def abandon(self) -> None:
@@ -256,9 +258,9 @@ class Run:
     def abandon_soon(self) -> None:
         """`abandon`, for finalizers: takes no lock."""
         try:
-            self._reader.soon(self.abandon)
+            self.reader.soon(self.abandon)
         except BaseException:  # a signal handler's: nobody will come again
-            self._reader.soon(self.abandon)
+            self.reader.soon(self.abandon)
             raise
 
     def ring(self, now: float) -> float | None:
@@ -294,7 +296,7 @@ class Run:
     def _enter(self, phase: Phase, limit: float | None, *, since: float) -> None:
         self._waits = (phase, since, math.inf if limit is None else limit)
         if limit is not None:
-            self._reader.at(since + limit, self.ring)
+            self.reader.at(since + limit, self.ring)
 
     def _give_up_connecting(self) -> None:
         """Fail this attempt, not the task: it may be tried again."""
@@ -326,7 +328,7 @@ class Run:
         if backoff is not None:
             backoff.ring()
         if leave is not None:
-            self._reader.soon(leave)
+            self.reader.soon(leave)
 
     def _forget_in_child(self) -> None:
         """After a fork: the worker is not here; its socket is the parent's."""

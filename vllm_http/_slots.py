@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ._crew import Crew
 from ._errors import AdapterClosed, CapacityExceeded, InvalidRequest, shown
-from ._reader import Reader
+from ._reader import Loop, Reader
 from ._record import is_logged, log_end
 from ._run import Run
 from ._threads import check_not_finalizing
@@ -39,7 +39,7 @@ class Slots:
             raises.
 
     Attributes:
-        reader: Does what must not be done where a task is left; of this process.
+        reader: Of this process. Here it lives as long as any task does, each of which knows us.
     """
 
     reader: Reader
@@ -208,7 +208,7 @@ class Slots:
                 del self._live[run.job_id]
             waited = run in self._waiting
             if waited:
-                self.reader.soon(functools.partial(self._left_waiting, run))
+                run.reader.soon(functools.partial(self._left_waiting, run))
                 del self._waiting[run]
 
     def _left_waiting(self, run: Run) -> None:
@@ -221,10 +221,10 @@ class Slots:
         with self._lock:
             return list(self._live.values())
 
-    def crash_all(self, failure: BaseException) -> None:
-        """The reader is dead, and with it the clocks of all tasks."""
+    def crash_all(self, reader: Loop, failure: BaseException) -> None:
+        """That reader is dead, and with it the clocks of all tasks that began with it."""
         with self._lock:
-            live = list(self._live.values())
+            live = [run for run in self._live.values() if run.reader is reader]
         for run in live:
             run.crash(failure)
 

@@ -13,7 +13,6 @@ from ._decoder import AnswerDecoder, Decoder, DocumentDecoder
 from ._errors import WorkerError
 from ._events import Token
 from ._failures import CUT
-from ._reader import Reader
 from ._reading import Reading
 from ._redact import Redactor
 from ._refusal import page_instead
@@ -47,12 +46,7 @@ class Worker:
         retry: How often to try again.
         max_event_bytes: The largest event that is accepted.
         redact: Applied to the engine's own text.
-
-    Attributes:
-        reader: Goes on with what was opened; of this process.
     """
-
-    reader: Reader
 
     def __init__(
         self,
@@ -83,7 +77,7 @@ class Worker:
             run.crash(failure)
             run.let_go()
         else:
-            Reading(run, opened.body, opened.decoder, self.reader).begin(opened.tokens)
+            Reading(run, opened.body, opened.decoder).begin(opened.tokens)
 
     def _open(self, run: Run) -> _Opened:
         try:
