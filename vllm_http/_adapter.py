@@ -240,7 +240,7 @@ class VllmHttpAdapter(Calls):
         """
         deadline = deadline_in(timeout)
         for run in self._slots.close():
-            run.fail(AdapterClosed("the adapter was closed"))
+            run.end_with(AdapterClosed("the adapter was closed"))
         self._asker.close(_left(deadline))
         self._version.join(_left(deadline))
         self._slots.join(_left(deadline))  # what they opened goes to the reader

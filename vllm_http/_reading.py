@@ -59,7 +59,7 @@ class Reading:
             self.crash(failure)
 
     def _begin(self, tokens: list[Token]) -> None:
-        on_a_socket = self._body.dont_block()
+        on_a_socket = self._body.dont_block() is not None
         self._advance(tokens)
         self._gate.bell.ring()
         if self._well and not self._left:
@@ -184,7 +184,7 @@ class Reading:
         Not as a success, though the answer may have been whole: what was to tell of it is broken.
         """
         self._run.crash(failure)
-        for step in (self._release, self._run.let_go):
+        for step in (self._close, self._run.let_go):
             with contextlib.suppress(BaseException):
                 step()
 
@@ -194,8 +194,17 @@ class Reading:
             body = self._held.pop()
         except IndexError:
             return False
-        body.release()
+        try:
+            body.release()
+        except BaseException:
+            self._held.append(body)  # for `_close`: it may be watched still
+            raise
         return True
+
+    def _close(self) -> None:
+        """As `_release`; the connection is used no more, whatever became of that."""
+        with contextlib.suppress(IndexError):
+            self._held.pop().close()
 
     def _read_held_bytes(self) -> None:
         if self._body.watched and self._body.holds_bytes():
@@ -206,7 +215,12 @@ class Reading:
             bell.ring()
 
     def _resume_soon(self) -> None:
-        self._reader.soon(self._enter)
+        self._reader.soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The caller has made room."""
+        self._gate.resumed()
+        self._enter()
 
     def _watch(self) -> None:
         watch = functools.partial(self._reader.watch, watched=self)

@@ -165,6 +165,13 @@ class Run:
             version = self.version() or "unknown"
             self.gate.begin(Started(self.job_id, version, self._accepted_id))
 
+    def version_came(self) -> None:
+        """`Started` waits no longer for the version. From any thread; never raises."""
+        try:
+            self.announce()
+        except BaseException as failure:
+            self.crash(failure)
+
     def content_came(self) -> None:
         """Content was decoded."""
         now = self.timeline.last_content = time.monotonic()
@@ -221,6 +228,15 @@ class Run:
         self.announce()
         self._finish(Error(error, self.metrics(), *facts_of(self._answer)))
 
+    def end_with(self, failure: Exception) -> None:
+        """End with what was raised: an error to tell, or our own code's. Raises no Exception."""
+        try:
+            if not isinstance(failure, WorkerError):
+                raise failure
+            self.fail(failure)
+        except Exception as own:
+            self.crash(own)
+
     def crash(self, failure: BaseException) -> None:
         """End with what our own code has raised, wherever that was. Never raises.
 
@@ -242,7 +258,7 @@ class Run:
         try:
             self._finish(end, purge=True)
         except BaseException:  # a signal handler's, between two of its steps
-            self.reader.soon(self._settle)
+            self.reader.soon(self._end_whole)
             raise
 
     def abandon(self) -> None:
@@ -305,11 +321,16 @@ class Run:
             self._exchange.abort()
 
     def _announce_late(self, now: float) -> None:
-        self.announce()
+        self.version_came()
 
     def _finish(self, last: End | Error, *, purge: bool = False, wake: bool = True) -> None:
-        if self.gate.finish(last, purge=purge):
-            self._settle(wake=wake)
+        self.gate.finish(last, purge=purge)
+        self._settle(wake=wake)
+
+    def _end_whole(self) -> None:
+        """Do what is left of an end that was broken off, if one was begun."""
+        self.gate.say_last()
+        self._settle()
 
     def _settle(self, *, wake: bool = True) -> None:
         """What follows from an end, unless it was done: it may have been broken off half-way."""
