@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, suppress
+from pathlib import Path
 
 import pytest
 import support
 from interrupted import Interrupt, Interrupted, at_every_line
 from support import SOON, a_task, answer, wait_until
 
-from vllm_http import End, Timeouts, TokenStream, VllmHttpAdapter
+from vllm_http import AdapterRegistry, End, Timeouts, TokenStream, VllmHttpAdapter
 from vllm_http.testing import FakeEngine, Step, Text, Wait
 
 
@@ -151,6 +153,35 @@ def test_interrupted_task_costs_the_next_one_nothing(engine: FakeEngine) -> None
     with VllmHttpAdapter(engine.url) as adapter:
         expected = adapter.submit(a_task(max_tokens=9)).result(timeout=SOON).text
     print(f"interrupted at {at_every_line(act)} lines")
+
+
+def test_interrupt_that_is_kept_keeps_no_task(slow_engine: FakeEngine) -> None:
+    """Whoever logs it later holds its traceback, and with that what our frames hold."""
+
+    def act(here: Here) -> None:
+        with VllmHttpAdapter(slow_engine.url) as adapter:
+            adapter._version._known = "0"
+            registry = AdapterRegistry()
+            registry.bind("pool", "r0", adapter)
+            kept: list[object] = []
+            with here() as interrupt:
+                try:
+                    kept.append(registry.submit("pool", a_task(max_tokens=LONG)))
+                except Interrupted as raised:
+                    kept.append(raised)
+            if not never_hit_by_a_handler(interrupt.place):
+                if interrupt.place is None:
+                    kept.clear()
+                check_nothing_is_left(slow_engine, adapter, interrupt.place)
+
+    print(f"interrupted at {at_every_line(act, step=3)} lines")
+
+
+def never_hit_by_a_handler(place: str | None) -> bool:
+    """Whether it is the return of `submit`: no call, which handlers run behind."""
+    name, _, line = (place or ":").partition(":")
+    path = Path(inspect.getfile(VllmHttpAdapter))
+    return name == path.name and "return stream" in path.read_text().splitlines()[int(line) - 1]
 
 
 def test_interrupted_cancel_is_an_end_all_the_same(slow_engine: FakeEngine) -> None:
