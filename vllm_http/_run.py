@@ -230,9 +230,10 @@ class Run:
 
     def end_with(self, failure: Exception) -> None:
         """End with what was raised: an error to tell, or our own code's. Raises no Exception."""
+        if not isinstance(failure, WorkerError):
+            self.crash(failure)
+            return
         try:
-            if not isinstance(failure, WorkerError):
-                raise failure
             self.fail(failure)
         except Exception as own:
             self.crash(own)
@@ -324,8 +325,8 @@ class Run:
         self.version_came()
 
     def _finish(self, last: End | Error, *, purge: bool = False, wake: bool = True) -> None:
-        self.gate.finish(last, purge=purge)
-        self._settle(wake=wake)
+        won = self.gate.finish(last, purge=purge)
+        self._settle(wake=wake or not won)  # whoever has won may have been broken off
 
     def _end_whole(self) -> None:
         """Do what is left of an end that was broken off, if one was begun."""
