@@ -236,10 +236,10 @@ class Alarm:
 def test_far_alarm_stops_no_other(far: float) -> None:
     """An alarm beyond what a lock can wait for leaves the reader alive."""
     reader, distant, near = Reader(), Alarm(), Alarm()
-    reader.start()
-    reader.at(time.monotonic() + far, distant.ring)
+    loop = reader.start()
+    loop.at(time.monotonic() + far, distant.ring)
     threading.Event().wait(EARLY)  # the thread sees it alone first
-    reader.at(time.monotonic(), near.ring)
+    loop.at(time.monotonic(), near.ring)
 
     assert near.rang.wait(SOON)
     assert not distant.rang.is_set()

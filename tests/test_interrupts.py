@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, suppress
+from pathlib import Path
 
 import pytest
 import support
 from interrupted import Interrupt, Interrupted, at_every_line
-from support import SOON, a_task, wait_until
+from support import SOON, a_task, answer, wait_until
 
-from vllm_http import TokenStream, VllmHttpAdapter
-from vllm_http.testing import FakeEngine
+from vllm_http import AdapterRegistry, End, Timeouts, TokenStream, VllmHttpAdapter
+from vllm_http.testing import FakeEngine, Step, Text, Wait
 
 
 engine = support.engine
@@ -36,6 +39,7 @@ def _no_collections() -> Iterator[None]:
 
 
 LONG, SHORT = 2000, 1
+STALL = 1.0  # seconds; a read that nobody asks for ends as a stall after them
 
 
 @pytest.fixture
@@ -148,6 +152,92 @@ def test_interrupted_task_costs_the_next_one_nothing(engine: FakeEngine) -> None
 
     with VllmHttpAdapter(engine.url) as adapter:
         expected = adapter.submit(a_task(max_tokens=9)).result(timeout=SOON).text
+    print(f"interrupted at {at_every_line(act)} lines")
+
+
+def test_interrupt_that_is_kept_keeps_no_task(slow_engine: FakeEngine) -> None:
+    """Whoever logs it later holds its traceback, and with that what our frames hold."""
+
+    def act(here: Here) -> None:
+        with VllmHttpAdapter(slow_engine.url) as adapter:
+            adapter._version._known = "0"
+            registry = AdapterRegistry()
+            registry.bind("pool", "r0", adapter)
+            kept: list[object] = []
+            with here() as interrupt:
+                try:
+                    kept.append(registry.submit("pool", a_task(max_tokens=LONG)))
+                except Interrupted as raised:
+                    kept.append(raised)
+            if not never_hit_by_a_handler(interrupt.place):
+                if interrupt.place is None:
+                    kept.clear()
+                check_nothing_is_left(slow_engine, adapter, interrupt.place)
+
+    print(f"interrupted at {at_every_line(act, step=3)} lines")
+
+
+def never_hit_by_a_handler(place: str | None) -> bool:
+    """Whether it is the return of `submit`: no call, which handlers run behind."""
+    name, _, line = (place or ":").partition(":")
+    path = Path(inspect.getfile(VllmHttpAdapter))
+    return name == path.name and "return stream" in path.read_text().splitlines()[int(line) - 1]
+
+
+def test_interrupted_cancel_is_an_end_all_the_same(slow_engine: FakeEngine) -> None:
+    """Once it was called again: the stream has its one last event, whoever waits for it."""
+
+    def act(here: Here) -> None:
+        with VllmHttpAdapter(slow_engine.url) as adapter:
+            adapter._version._known = "0"
+            stream = adapter.submit(a_task(max_tokens=LONG))
+            next(stream)
+            place = raised_at(here, stream.cancel)
+            stream.cancel()
+            assert [type(event) for event in stream] == [End], place
+
+    print(f"interrupted at {at_every_line(act)} lines")
+
+
+def test_interrupted_cancel_of_one_of_many_is_told_once(slow_engine: FakeEngine) -> None:
+    """Where it is called on another thread than the one that waits for the end."""
+
+    def act(here: Here) -> None:
+        with VllmHttpAdapter(slow_engine.url) as adapter, ThreadPoolExecutor(1) as pool:
+            adapter._version._known = "0"
+            events = adapter.stream_many([a_task(job_id="mine", max_tokens=LONG)])
+            next(events)
+            rest = pool.submit(lambda: [event.type for _, event in events])
+            place = raised_at(here, lambda: adapter.cancel("mine"))
+            if adapter._slots.find("mine") is not None:
+                adapter.cancel("mine")
+            assert rest.result(SOON)[-1:] == ["end"], place
+            assert rest.result().count("end") == 1, place
+
+    print(f"interrupted at {at_every_line(act)} lines")
+
+
+def test_interrupted_take_costs_the_answer_nothing(engine: FakeEngine) -> None:
+    """A full queue is read on, though the interrupt strikes whoever was to ask for it.
+
+    An event that was taken and not handed over may be lost to the caller, who was told; `result`
+    has it.
+    """
+
+    def act(here: Here) -> None:
+        for text in "abcdefgh":
+            steps.extend((Text(text), Wait(0.001)))
+        engine.script(*steps, *answer("i"))
+        steps.clear()
+        timeouts = Timeouts(stall=STALL)
+        with VllmHttpAdapter(engine.url, queue_size=2, timeouts=timeouts) as adapter:
+            adapter._version._known = "0"
+            stream = adapter.submit(a_task())
+            wait_until(lambda: stream.receiver.holds_back)
+            place = raised_at(here, lambda: list(stream))
+            assert stream.result(timeout=SOON).text == "abcdefghi", place
+
+    steps: list[Step] = []
     print(f"interrupted at {at_every_line(act)} lines")
 
 

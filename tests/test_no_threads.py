@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 import support
-from support import SOON, a_task, posts
+from support import SOON, a_task, answer, posts, wait_until
 
 from vllm_http import AdapterClosed, CapacityExceeded, HealthState, Started, VllmHttpAdapter
-from vllm_http.testing import FakeEngine, Stall
+from vllm_http.testing import FakeEngine, Stall, Text, Wait
 
 
 engine, adapter = support.engine, support.adapter
@@ -139,3 +140,47 @@ def test_close_while_a_thread_is_being_started(
     closer.join(SOON)
 
     assert failures == []
+
+
+def test_main_thread_without_a_thread(
+    adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What must not be interrupted there needs a thread too: refused in the same words."""
+
+    def start_new_thread(*call: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_thread, "start_new_thread", start_new_thread)
+        with pytest.raises(CapacityExceeded, match="no thread to be had: can't start new thread"):
+            adapter.submit(a_task())
+
+    assert adapter.submit(a_task()).result(timeout=SOON).error is None
+
+
+def test_hundreds_that_wait_end_where_no_thread_is_left(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them, however many there are."""
+    go_on = threading.Event()
+    engine.script(Text("a"), Wait(go_on), *answer("b"))
+    start = threading.Thread.start
+
+    def may_fail(self: threading.Thread) -> None:
+        if self.name == "vllm_http-worker":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with VllmHttpAdapter(engine.url, max_concurrency=1) as adapter:
+        first = adapter.submit(a_task())
+        waiting = [adapter.submit(a_task()) for _ in range(1000)]
+        assert isinstance(next(first), Started)
+        wait_until(lambda: not adapter._slots._crew._threads)  # idle ones are gone
+        monkeypatch.setattr(threading.Thread, "start", may_fail)
+        go_on.set()
+
+        assert first.result(timeout=SOON).text == "ab"
+        for stream in waiting:
+            with pytest.raises(CapacityExceeded, match="no thread to be had"):
+                stream.result(timeout=SOON)
+        assert (adapter.running, adapter.waiting) == (0, 0)

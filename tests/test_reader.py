@@ -13,7 +13,7 @@ import pytest
 from support import SOON
 
 from vllm_http import _bell
-from vllm_http._reader import _BUSY, Reader
+from vllm_http._reader import _BUSY, Loop, Reader
 
 
 class Bell:
@@ -34,65 +34,70 @@ class Bell:
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
-    """A reader that runs."""
+    """A reader."""
     reader = Reader()
-    reader.start()
     yield reader
     reader.stop(SOON)
 
 
-def test_alarm_rings_at_its_time(reader: Reader) -> None:
+@pytest.fixture
+def loop(reader: Reader) -> Loop:
+    """It runs."""
+    return reader.start()
+
+
+def test_alarm_rings_at_its_time(loop: Loop) -> None:
     """Never before."""
     bell = Bell()
     due = time.monotonic() + 0.05
 
-    reader.at(due, bell.ring)
+    loop.at(due, bell.ring)
 
     assert bell.rung.wait(SOON)
     assert bell.times[0] >= due
 
 
-def test_alarms_ring_in_the_order_of_their_times(reader: Reader) -> None:
+def test_alarms_ring_in_the_order_of_their_times(loop: Loop) -> None:
     """Whichever was set first."""
     late, early = Bell(), Bell()
     now = time.monotonic()
 
-    reader.at(now + 0.1, late.ring)
-    reader.at(now + 0.05, early.ring)
+    loop.at(now + 0.1, late.ring)
+    loop.at(now + 0.05, early.ring)
 
     assert late.rung.wait(SOON)
     assert early.times < late.times
 
 
-def test_alarm_may_ask_to_ring_again(reader: Reader) -> None:
+def test_alarm_may_ask_to_ring_again(loop: Loop) -> None:
     """It says when."""
     again = iter([0.01, 0.01])
     bell = Bell(lambda now: now + next(again) if len(bell.times) < 3 else None)
 
-    reader.at(time.monotonic(), bell.ring)
+    loop.at(time.monotonic(), bell.ring)
 
     assert bell.rung.wait(SOON)
     assert len(bell.times) == 3
 
 
-def test_failing_alarm_stops_no_other(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_alarm_stops_no_other(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     """One task's bug is logged and costs the others nothing."""
     broken, sound = Bell(lambda now: 1 / 0), Bell()
 
-    reader.at(time.monotonic(), broken.ring)
-    reader.at(time.monotonic() + 0.05, sound.ring)
+    loop.at(time.monotonic(), broken.ring)
+    loop.at(time.monotonic() + 0.05, sound.ring)
 
     assert sound.rung.wait(SOON)
     assert "an alarm failed" in caplog.text
 
 
-def test_alarm_of_what_is_gone_does_not_ring(reader: Reader) -> None:
+def test_alarm_of_what_is_gone_does_not_ring(loop: Loop) -> None:
     """An alarm keeps nothing alive."""
     times: list[float] = []
     gone, last = Bell(times.append), Bell()
     now = time.monotonic()
-    reader.at(now + 0.05, gone.ring)
-    reader.at(now + 0.1, last.ring)
+    loop.at(now + 0.05, gone.ring)
+    loop.at(now + 0.1, last.ring)
 
     del gone
 
@@ -100,22 +105,22 @@ def test_alarm_of_what_is_gone_does_not_ring(reader: Reader) -> None:
     assert times == []
 
 
-def test_many_alarms_of_what_is_gone_are_swept(reader: Reader) -> None:
+def test_many_alarms_of_what_is_gone_are_swept(loop: Loop) -> None:
     """Tasks that end long before their time leave nothing that grows; others still ring."""
     last = Bell()
     for _ in range(5000):
-        reader.at(time.monotonic() + 3600, Bell().ring)
+        loop.at(time.monotonic() + 3600, Bell().ring)
 
-    reader.at(time.monotonic() + 0.05, last.ring)
+    loop.at(time.monotonic() + 0.05, last.ring)
 
     assert last.rung.wait(SOON)
 
 
-def test_soon_is_called_by_the_reader(reader: Reader) -> None:
+def test_soon_is_called_by_the_reader(loop: Loop) -> None:
     """Whoever asks does not wait for it, nor for any lock."""
     callers: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
 
-    reader.soon(lambda: callers.put(threading.current_thread()))
+    loop.soon(lambda: callers.put(threading.current_thread()))
 
     assert callers.get(timeout=SOON) is not threading.current_thread()
 
@@ -136,22 +141,22 @@ def test_reader_that_is_dropped_ends_its_thread() -> None:
 class Watched:
     """Reads a socket, and notes what came."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, loop: Loop) -> None:
         self.near, self.far = socket.socketpair()
         self.near.setblocking(False)
         self.came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.left = threading.Event()
         self.crashed_with: BaseException | None = None
         self.bell = _bell.Bell()
-        self._reader = reader
+        self._loop = loop
 
     def watch(self) -> None:
-        self._reader.soon(lambda: self._reader.watch(self.near.fileno(), self))
+        self._loop.soon(lambda: self._loop.watch(self.near.fileno(), self))
 
     def unwatch(self) -> None:
         done = threading.Event()
-        self._reader.soon(lambda: self._reader.unwatch(self.near.fileno()))
-        self._reader.soon(done.set)
+        self._loop.soon(lambda: self._loop.unwatch(self.near.fileno()))
+        self._loop.soon(done.set)
         assert done.wait(SOON)
 
     def ready(self) -> _bell.Bell:
@@ -170,12 +175,12 @@ class Watched:
 
 
 @pytest.fixture
-def watch(reader: Reader) -> Iterator[Callable[[], Watched]]:
+def watch(reader: Reader, loop: Loop) -> Iterator[Callable[[], Watched]]:
     """Makes sockets that are watched."""
     made: list[Watched] = []
 
     def make() -> Watched:
-        watched = Watched(reader)
+        watched = Watched(loop)
         made.append(watched)
         watched.watch()
         return watched
@@ -224,7 +229,7 @@ def test_many_that_arrive_at_once_are_all_read(watch: Callable[[], Watched]) -> 
 
 @pytest.mark.parametrize("callers", [0, 1, 3])
 def test_what_is_left_for_afterwards_is_done(
-    reader: Reader, watch: Callable[[], Watched], callers: int
+    loop: Loop, watch: Callable[[], Watched], callers: int
 ) -> None:
     """Whether many callers are woken before, or one, or nobody."""
     all_watched = [watch() for _ in range(callers)]
@@ -233,9 +238,9 @@ def test_what_is_left_for_afterwards_is_done(
     def send_and_ask() -> None:
         for watched in all_watched:
             watched.far.send(b"a")
-        reader.afterwards(done.set)
+        loop.afterwards(done.set)
 
-    reader.soon(send_and_ask)
+    loop.soon(send_and_ask)
 
     assert done.wait(SOON)
     for watched in all_watched:
@@ -243,7 +248,7 @@ def test_what_is_left_for_afterwards_is_done(
 
 
 def test_what_is_left_is_done_though_more_keeps_coming(
-    reader: Reader, watch: Callable[[], Watched]
+    loop: Loop, watch: Callable[[], Watched]
 ) -> None:
     """Tokens come first, but not for ever."""
     all_watched = [watch() for _ in range(2 * _BUSY)]
@@ -251,7 +256,7 @@ def test_what_is_left_is_done_though_more_keeps_coming(
 
     until = time.monotonic() + SOON
 
-    reader.soon(lambda: reader.afterwards(done.set))
+    loop.soon(lambda: loop.afterwards(done.set))
     while not done.is_set() and time.monotonic() < until:
         for watched in all_watched:
             watched.far.send(b"a")
@@ -261,24 +266,24 @@ def test_what_is_left_is_done_though_more_keeps_coming(
     assert done.is_set()
 
 
-def test_what_is_said_after_the_end_is_forgotten(reader: Reader) -> None:
+def test_what_is_said_after_the_end_is_forgotten(reader: Reader, loop: Loop) -> None:
     """A message would keep its task alive for ever, and that the reader and its descriptors."""
     reader.stop(SOON)
     event = threading.Event()
     left = weakref.ref(event)
 
-    reader.soon(event.set)
+    loop.soon(event.set)
     del event
 
     assert left() is None
 
 
-def test_failing_call_stops_no_other(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_call_stops_no_other(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     """A bug in one task is logged, and the others go on."""
     done = threading.Event()
 
-    reader.soon(lambda: 1 / 0)
-    reader.soon(done.set)
+    loop.soon(lambda: 1 / 0)
+    loop.soon(done.set)
 
     assert done.wait(SOON)
     assert "a message to the reader failed" in caplog.text

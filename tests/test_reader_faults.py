@@ -171,5 +171,5 @@ def kill_the_reader(adapter: VllmHttpAdapter, monkeypatch: pytest.MonkeyPatch) -
         raise MemoryError
 
     monkeypatch.setattr(selector, "select", fail)
-    adapter._reader.soon(lambda: None)
+    adapter._reader._loop.soon(lambda: None)
     assert died.wait(SOON)

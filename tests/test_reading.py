@@ -14,7 +14,7 @@ from support import SOON, a_task, answer, kinds, posts, stopwatch, the_error
 
 from vllm_http import CapacityExceeded, End, Error, Token, Unknown, VllmHttpAdapter, _crew
 from vllm_http._decoder import Decoder
-from vllm_http._reader import Reader
+from vllm_http._reader import Loop
 from vllm_http.testing import Cut, FakeEngine, Normal, Raw, Stall, Text, Wait
 
 
@@ -102,10 +102,10 @@ def test_socket_that_cannot_be_watched(
 ) -> None:
     """Where the system watches no more of them, the stream ends at once, with what had come."""
 
-    def refuse(self: Reader, fileno: int, watched: object) -> None:
+    def refuse(self: Loop, fileno: int, watched: object) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr(Reader, "watch", refuse)
+    monkeypatch.setattr(Loop, "watch", refuse)
     engine.script(Text("a"), Stall())
 
     events = list(adapter.submit(a_task()))

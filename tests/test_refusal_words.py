@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 import threading
 from collections.abc import Iterator
 
@@ -10,6 +12,7 @@ import pytest
 from calls_support import Reply, quick, replying, the_failure
 from peers import Peer, read_head
 from support import LIMIT, ONCE, SOON, a_task, failure, stopwatch
+from urllib3.util.wait import wait_for_read
 
 from vllm_http import StreamingError, Timeout, Timeouts, VllmHttpAdapter, _transport_answer
 
@@ -140,3 +143,25 @@ def test_deadline_wins_over_a_status(gate: threading.Event) -> None:
 
     assert isinstance(error, Timeout)
     assert error.phase == "deadline"
+
+
+def test_words_that_come_late_are_waited_for_at_their_own_socket(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at another descriptor, which may be readable always, or never."""
+    waited_at: list[bool] = []
+
+    def note(sock: int, timeout: float) -> bool:
+        waited_at.append(stat.S_ISSOCK(os.fstat(sock).st_mode))
+        return wait_for_read(sock, timeout)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_transport_answer, "wait_for_read", note)
+    with (
+        replying(dripping(b"400 No", "half", gate)) as server,
+        VllmHttpAdapter(server.url, retry=ONCE) as adapter,
+    ):
+        adapter._version._known = "0"
+        failure(adapter.submit(a_task()))
+        gate.set()
+
+    assert set(waited_at) == {True}

@@ -198,12 +198,11 @@ class VllmHttpAdapter(Calls):
         timeouts = self._timeouts if timeouts is None else timeouts
         check_type("timeouts", timeouts, Timeouts)
         self._slots.check_room(task.job_id)  # before its JSON is made, which may be large
-        self._reader.start()
         return Run(
             task,
             timeouts=timeouts,
             gate=gate,
-            reader=self._reader,
+            reader=self._reader.start(),
             version=self._version.now,
             labels=self._labels,
             on_over=self._slots.leave,
@@ -241,7 +240,7 @@ class VllmHttpAdapter(Calls):
         """
         deadline = deadline_in(timeout)
         for run in self._slots.close():
-            run.fail(AdapterClosed("the adapter was closed"))
+            run.end_with(AdapterClosed("the adapter was closed"))
         self._asker.close(_left(deadline))
         self._version.join(_left(deadline))
         self._slots.join(_left(deadline))  # what they opened goes to the reader
@@ -269,7 +268,7 @@ class VllmHttpAdapter(Calls):
         self._renew_reader()
 
     def _renew_reader(self) -> None:
-        self._reader = self._worker.reader = self._slots.reader = Reader(self._slots.crash_all)
+        self._reader = self._slots.reader = Reader(self._slots.crash_all)
 
 
 def _left(deadline: float) -> float:

@@ -84,9 +84,10 @@ class _Intake:
         """What waits now; waits for something if nothing does."""
         for port, events in self._funnel.take():
             for event in events:
-                if port.may_show(event):
+                # What has ended shows nothing more: an end that was broken off may be put twice.
+                if port in self._running and port.may_show(event):
                     if isinstance(event, (End, Error)):
-                        self._running.pop(port, None)
+                        del self._running[port]
                     yield port, event
 
     def close(self) -> None:

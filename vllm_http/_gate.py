@@ -31,7 +31,10 @@ class Gate(ABC):
         self.last: End | Error | None = None
         self._started = False
         self._over = False
+        self._unsaid: End | Error | None = None  # the last event, while it is not put yet
+        # What `deliver` was given, until reading goes on; and the latest one that was called.
         self._resume: Callable[[], None] | None = None
+        self._asked: Callable[[], None] | None = None
         self._resumed = 0.0
 
     @property
@@ -46,7 +49,7 @@ class Gate(ABC):
 
     def held_back_until(self, now: float) -> float:
         """When the reader last waited for the caller to take events; now, if it still does."""
-        # Unlocked, in this order: `go_on` sets the time before it clears what was asked for here.
+        # Unlocked: a clock rings on the reader's thread, which alone calls `resumed`.
         return now if self._resume is not None else self._resumed
 
     def begin(self, event: Started) -> None:
@@ -62,7 +65,8 @@ class Gate(ABC):
 
         Args:
             tokens: All of one read; they are taken though there be no room.
-            resume: Called once there is room again; it takes no lock.
+            resume: Called once there is room again, or twice; it takes no lock. Another object
+                each time.
 
         Returns:
             Whether there is room for more.
@@ -78,20 +82,20 @@ class Gate(ABC):
             return False
 
     def go_on(self) -> None:
-        """The caller has made room; nothing if nobody waits for it. On the caller's thread."""
-        if self._resume is None:  # as a rule; `deliver` has the bell rung after it has set one
-            return
-        resume = None
-        try:
-            with self.mutex:  # two takers must not clear what the other has not seen
-                self._resumed = time.monotonic()
-                resume, self._resume = self._resume, None
-            if resume is not None:
-                resume()
-        except BaseException:  # a signal handler's, where nobody would ask again
-            if resume is not None:
-                resume()
-            raise
+        """The caller has made room; nothing if nobody waits for it. On the caller's thread.
+
+        Called before it is noted: an exception may strike in between, and a reader that is asked
+        twice reads once too often, one that is never asked not at all.
+        """
+        resume = self._resume  # None as a rule; `deliver` has the bell rung after it has set one
+        if resume is not None and resume is not self._asked:
+            resume()
+            self._asked = resume
+
+    def resumed(self) -> None:
+        """Reading goes on. On the reader's thread."""
+        self._resumed = time.monotonic()
+        self._resume = None
 
     def finish(self, last: End | Error | None, *, purge: bool = False) -> bool:
         """Put the last event; None ends the stream without one.
@@ -107,29 +111,39 @@ class Gate(ABC):
             if self._over:
                 if purge:
                     self._purge(self.last)
-                self.bell.ring()  # the first may have been interrupted just before it did
+                self.say_last()  # the first may have been interrupted just before it did
                 return False
             try:
-                self.last = last
+                self.last = self._unsaid = last
                 self._over = True
                 self._resume = None
                 if purge:
                     self._purge(None)
-                if last is not None:
-                    self._store((last,))
             finally:  # whatever goes wrong, nobody waits on for what will not come
-                self.bell.ring()
+                self.say_last()
             return True
+
+    def say_last(self) -> None:
+        """Put the last event, if there is one that was not put: `finish` may be broken off."""
+        with self.mutex:
+            try:
+                if self._over and self._unsaid is not None:
+                    self._store((self._unsaid,))
+                    self._unsaid = None
+            finally:
+                self.bell.ring()
 
     def drop(self) -> None:
         """Forget all that was not taken; no last event comes. For the stream's owner."""
         self.finish(None)
         with self.mutex:
+            self._unsaid = None
             self._forget()
 
     def _end_in_child(self) -> None:
         """After a fork: put the last event of a stream that is the parent's, whatever it had."""
         self._over = True
+        self._unsaid = None
         self.last = Error(AdapterClosed("this stream belongs to the parent process"))
         self._store((self.last,))
 

@@ -8,6 +8,7 @@ One selector wakes once for all streams that have a token, as they do at each st
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -70,45 +71,43 @@ class Watched(Protocol):
 
 
 class Reader:
-    """The thread's handle. The first `start` starts it.
-
-    `at` and `soon` may be called from any thread, and from a finalizer too: they take no lock, so
-    that a garbage collection inside one of our own locks cannot deadlock on them. `afterwards`,
-    `watch` and `unwatch` are for the thread itself.
+    """The thread's handle. The first `start` starts it, and the first after its death another.
 
     Args:
-        on_death: A bound method, whose object is not kept alive. Called with what has killed the
-            thread, which nothing should. It ends all that relied on it; the next `start` starts
-            another.
+        on_death: A bound method, whose object is not kept alive. Called with the loop that has
+            died, which none should, and with what has killed it: all that began on it ends.
     """
 
-    def __init__(self, on_death: Callable[[BaseException], None] | None = None) -> None:
+    def __init__(self, on_death: Callable[[Loop, BaseException], None] | None = None) -> None:
         self._on_death = None if on_death is None else reference_to(on_death)
         self._lock = threading.RLock()
-        self._loop = _Loop(self._on_death)
+        self._loop = Loop(self._on_death)
+        self._dying: list[Loop] = []  # the earlier ones, as far as they are not over
         self._stopped = False
         self._forgotten: weakref.finalize[..., Reader] | None = None
 
-    def start(self) -> None:
-        """Have the thread running. Must precede the first alarm.
+    def start(self) -> Loop:
+        """The loop of the thread, which runs. Whatever begins on it stays with it to its end.
 
         Raises:
             CapacityExceeded: The system gives no thread, or no descriptor for it.
             AdapterClosed: `stop` was called.
         """
         loop = self._loop
-        if self._stopped or loop.over or loop.thread is None:
-            uninterrupted(self._start)
+        if self._stopped or loop.ending or loop.thread is None:
+            return uninterrupted(self._start)
+        return loop
 
-    def _start(self) -> None:
+    def _start(self) -> Loop:
         with self._lock:
             if self._stopped:
                 raise AdapterClosed("the adapter is closed")
-            if self._loop.over:
-                self._loop = _Loop(self._on_death)
+            if self._loop.ending:
+                self._dying = [loop for loop in (*self._dying, self._loop) if not loop.over]
+                self._loop = Loop(self._on_death)
             loop = self._loop
             if loop.thread is not None:
-                return
+                return loop
             try:
                 loop.open()
                 loop.thread = start_thread("reader", loop.run)
@@ -121,54 +120,41 @@ class Reader:
             # The thread holds the loop only: a forgotten reader stops by itself.
             self._forgotten = weakref.finalize(self, loop.tell, None)
             self._forgotten.atexit = False
-
-    def at(self, when: float, ring: Ring) -> None:
-        """Call a bound method at that time (`time.monotonic`), unless its object is gone then."""
-        self._loop.tell((when, reference_to(ring)), before=when)
-
-    def soon(self, call: Callable[[], object]) -> None:
-        """Call something on the reader's thread, now; on this one where that is gone."""
-        self._loop.tell(call)
-
-    def afterwards(self, call: Callable[[], object]) -> None:
-        """Call something soon, but not before the callers woken by this round of reads run."""
-        self._loop.do_afterwards(call)
-
-    def watch(self, fileno: int, watched: Watched) -> None:
-        """Tell whenever there is something to read, or an end.
-
-        Whoever closes the descriptor has it unwatched before: its number may be another's then.
-        """
-        self._loop.selector.register(fileno, selectors.EVENT_READ, watched)
-
-    def unwatch(self, fileno: int) -> None:
-        """Tell no more."""
-        self._loop.selector.unregister(fileno)
+            return loop
 
     def stop(self, timeout: float) -> None:
         """Do what was asked for until now, and end for good; wait at most so many seconds."""
+        deadline = deadline_in(timeout)
         with self._lock:
             self._stopped = True
-            loop = self._loop
             if self._forgotten is not None:
                 self._forgotten.detach()  # a finalizer swallows an interrupt that hits it
-        if loop.thread is not None:
-            loop.tell(None)
-            join(loop.thread, deadline_in(timeout))
+            loops = [self._loop, *self._dying]
+        for loop in loops:
+            if loop.thread is not None:
+                loop.tell(None)
+                join(loop.thread, deadline)
 
     def _forget_in_child(self) -> None:
         """After a fork: close the child's copies. What they stand for goes on in the parent."""
-        self._loop.close()
+        for loop in (self._loop, *self._dying):
+            loop.close()
 
 
 _Message: TypeAlias = "tuple[float, Reference] | Callable[[], object] | None"
 
 
-class _Loop:
+class Loop:
     """What the thread holds.
+
+    `at` and `soon` may be called from any thread, and from a finalizer too: they take no lock, so
+    that a garbage collection inside one of our own locks cannot deadlock on them. `afterwards`,
+    `watch` and `unwatch` are for the thread itself.
 
     Attributes:
         thread: Runs it, or did; None until it is started.
+        ending: Nothing may begin on it any more. Set before anybody is told of its death: who
+            begins something looks here afterwards, or it is among what `on_death` ends.
         over: Nobody takes messages any more.
     """
 
@@ -176,6 +162,7 @@ class _Loop:
 
     def __init__(self, on_death: Reference | None) -> None:
         self.thread: threading.Thread | None = None
+        self.ending = False
         self.over = False
         self._on_death = on_death
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -186,26 +173,52 @@ class _Loop:
         self._overdue = 0.0
         self._wakes_at = -math.inf  # when it wakes by itself; -inf while it is awake
         self._pipe: tuple[int, int] | None = None
-        self._closers: list[weakref.finalize[..., _Loop]] = []
+        self._closers: list[weakref.finalize[..., Loop]] = []
 
     def open(self) -> None:
         """Take what the system has to give."""
         self.selector = selectors.DefaultSelector()
+        self._close_in_the_end(self.selector.close)
         self._pipe = os.pipe()
         for end in self._pipe:
             os.set_blocking(end, False)
-            # Not before the last who may `tell` is gone: the number may mean another file by then.
-            self._closers.append(weakref.finalize(self, os.close, end))
-            self._closers[-1].atexit = False
+            self._close_in_the_end(os.close, end)
         self.selector.register(self._pipe[0], selectors.EVENT_READ)
+
+    def _close_in_the_end(self, close: Callable[..., None], *what: int) -> None:
+        # Not before the last who may `tell` is gone: the number may mean another file by then.
+        self._closers.append(weakref.finalize(self, close, *what))
+        self._closers[-1].atexit = False
 
     def close(self) -> None:
         """Give it back; where no other thread is."""
         self._pipe = None
-        if self._closers:
-            self.selector.close()
         while self._closers:
             self._closers.pop()()
+
+    def at(self, when: float, ring: Ring) -> None:
+        """Call a bound method at that time (`time.monotonic`), unless its object is gone then."""
+        self.tell((when, reference_to(ring)), before=when)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call something on the reader's thread, now; on this one where that is gone."""
+        self.tell(call)
+
+    def watch(self, fileno: int, watched: Watched) -> None:
+        """Tell whenever there is something to read, or an end.
+
+        Whoever closes the descriptor has it unwatched before: its number may be another's then.
+
+        Raises:
+            RuntimeError: The loop is ending; nobody would read.
+        """
+        if self.ending:
+            raise RuntimeError("the reader's thread is ending")
+        self.selector.register(fileno, selectors.EVENT_READ, watched)
+
+    def unwatch(self, fileno: int) -> None:
+        """Tell no more."""
+        self.selector.unregister(fileno)
 
     def tell(self, message: _Message, *, before: float = -math.inf) -> None:
         """Leave a message, and wake the thread if it would sleep until `before`."""
@@ -234,8 +247,9 @@ class _Loop:
                 del ready  # it may hold the last reference to a task, and that to our handle
                 self._wake_callers(sockets)
         except BaseException as failure:
+            self.ending = True
             _log_failure("the reader's thread died", failure)
-            self._tell_of_death(failure)
+            _guarded(functools.partial(self._tell_of_death, failure))
         finally:
             self._end()
 
@@ -243,16 +257,21 @@ class _Loop:
         reference, method = self._on_death or (lambda: None, None)
         thing = reference()
         if thing is not None and method is not None:
-            method(thing, failure)
+            method(thing, self, failure)
 
     def _end(self) -> None:
         """Nobody reads on: let go of all, and do what was left to do."""
-        self._chain.ring_all(self._bells)
-        self._do_afterwards()
-        for step in (self._unwatch_all, self._take_last_messages, self.selector.close):
+        self.ending = True
+        for step in (
+            *(self._ring_all, self._do_afterwards, self._unwatch_all),
+            *(self._take_last_messages, self.selector.close),
+        ):
             _guarded(step)
         self.over = True
         self._take_last_messages()
+
+    def _ring_all(self) -> None:
+        self._chain.ring_all(self._bells)
 
     def _unwatch_all(self) -> None:
         for key in list(self.selector.get_map().values()):
@@ -309,8 +328,8 @@ class _Loop:
         elif self._afterwards and time.monotonic() > self._overdue:
             self._do_afterwards(_SOME)
 
-    def do_afterwards(self, call: Callable[[], object]) -> None:
-        """See `Reader.afterwards`."""
+    def afterwards(self, call: Callable[[], object]) -> None:
+        """Call something soon, but not before the callers woken by this round of reads run."""
         if not self._afterwards:
             self._overdue = time.monotonic() + _OVERDUE
         self._afterwards.append(call)

@@ -13,7 +13,6 @@ from ._bell import Bell
 from ._decoder import AnswerDecoder
 from ._errors import CapacityExceeded, WorkerError
 from ._events import Token
-from ._reader import Reader
 from ._run import Run
 from ._transport_body import Body
 
@@ -34,15 +33,14 @@ class Reading:
         run: The task.
         body: Read as far as the first content.
         decoder: Fed with what was read.
-        reader: Whose thread goes on.
     """
 
-    def __init__(self, run: Run, body: Body, decoder: AnswerDecoder, reader: Reader) -> None:
+    def __init__(self, run: Run, body: Body, decoder: AnswerDecoder) -> None:
         self._run = run
         self._gate = run.gate
         self._body = body
         self._decoder = decoder
-        self._reader = reader
+        self._reader = run.reader
         self._seen = 0
         self._begun = False  # the worker is done with it
         self._held = [body]  # whoever takes it out of here releases it
@@ -61,7 +59,7 @@ class Reading:
             self.crash(failure)
 
     def _begin(self, tokens: list[Token]) -> None:
-        on_a_socket = self._body.dont_block()
+        on_a_socket = self._body.dont_block() is not None
         self._advance(tokens)
         self._gate.bell.ring()
         if self._well and not self._left:
@@ -186,7 +184,7 @@ class Reading:
         Not as a success, though the answer may have been whole: what was to tell of it is broken.
         """
         self._run.crash(failure)
-        for step in (self._release, self._run.let_go):
+        for step in (self._close, self._run.let_go):
             with contextlib.suppress(BaseException):
                 step()
 
@@ -198,10 +196,15 @@ class Reading:
             return False
         try:
             body.release()
-        except BaseException:  # nothing is closed before it is unwatched: `crash` tries once more
-            self._held.append(body)
+        except BaseException:
+            self._held.append(body)  # for `_close`: it may be watched still
             raise
         return True
+
+    def _close(self) -> None:
+        """As `_release`; the connection is used no more, whatever became of that."""
+        with contextlib.suppress(IndexError):
+            self._held.pop().close()
 
     def _read_held_bytes(self) -> None:
         if self._body.watched and self._body.holds_bytes():
@@ -212,7 +215,12 @@ class Reading:
             bell.ring()
 
     def _resume_soon(self) -> None:
-        self._reader.soon(self._enter)
+        self._reader.soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The caller has made room."""
+        self._gate.resumed()
+        self._enter()
 
     def _watch(self) -> None:
         watch = functools.partial(self._reader.watch, watched=self)

@@ -120,9 +120,15 @@ class AdapterRegistry:
             EngineUnavailable: Nothing is bound in the pool now.
             WorkerError: As `VllmHttpAdapter.submit`.
         """
-        while (stream := self._try(pool_id, task)) is None:
-            pass
-        return stream
+        taken: list[TokenStream] = []
+        try:
+            while not taken:
+                self._try(pool_id, task, taken)
+            return taken.pop()  # held by no frame of a traceback, should an interrupt come now
+        except BaseException:  # a signal handler's, after an adapter has taken it
+            for stream in taken:
+                stream.close()
+            raise
 
     def cancel(self, job_id: str) -> None:
         """End a task on the adapter that took it; unknown and finished ids are fine."""
@@ -190,24 +196,23 @@ class AdapterRegistry:
             raise EngineUnavailable(f"pool {pool_id!r} has no replica now; it had one before")
         return pool
 
-    def _try(self, pool_id: str, task: TaskRequest) -> TokenStream | None:
-        """Submit to one replica; None if it was closed, and there is hope with another."""
+    def _try(self, pool_id: str, task: TaskRequest, taken: list[TokenStream]) -> None:
+        """Submit to one replica; it has not taken it if it was closed, and another may."""
         promise = self._promise(pool_id, task)
         replica = promise.replica
         try:
             # Without the lock: to check and to write a large task takes a while.
-            stream = replica.adapter.submit(task)
+            taken.append(replica.adapter.submit(task))
             with self._lock:
-                replica.keep(promise, stream)
-                self._jobs[stream.job_id] = stream
-                self._takers[stream] = replica.adapter
-            return stream
+                replica.keep(promise, taken[0])
+                self._jobs[taken[0].job_id] = taken[0]
+                self._takers[taken[0]] = replica.adapter
         except (AdapterClosed, EngineUnavailable) as refusal:
             with self._lock:
                 replica.refuse()
                 others = [r for r in self._pools.get(pool_id, {}).values() if r is not replica]
                 if isinstance(refusal, AdapterClosed) and any(r.may_serve() for r in others):
-                    return None
+                    return
             raise
         finally:
             with self._lock:

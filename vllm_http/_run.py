@@ -18,7 +18,7 @@ from ._errors import Phase, Timeout, WorkerError, forget_frames, unforeseen
 from ._events import End, Error, Started
 from ._gate import Gate
 from ._metrics import Metrics
-from ._reader import Reader
+from ._reader import Loop
 from ._request import WireRequest, encode
 from ._settings import Labels, Timeouts
 from ._tally import Tally, facts_of
@@ -44,7 +44,7 @@ class Run:
         task: A valid task.
         timeouts: Its clocks.
         gate: Its events' way out; of this run alone.
-        reader: Rings its alarms.
+        reader: Rings its alarms, and reads its answer: one loop for its whole life.
         version: The engine's version, or None while it is being asked for.
         labels: For the log record.
         on_over: Called once the stream has ended; it may be called again.
@@ -57,7 +57,7 @@ class Run:
         *,
         timeouts: Timeouts,
         gate: Gate,
-        reader: Reader,
+        reader: Loop,
         version: Callable[[], str | None],
         labels: Labels,
         on_over: Callable[[Run], None],
@@ -71,7 +71,7 @@ class Run:
         self.last_failure: WorkerError | None = None
         self.session_id = task.session_id
         self.seed = task.seed
-        self._reader = reader
+        self.reader = reader
         self.version = version
         self.labels = labels
         self._on_over = on_over
@@ -110,7 +110,9 @@ class Run:
     def admitted(self) -> None:
         """It has its place: from now on the deadline ends it."""
         if self._deadline < math.inf:
-            self._reader.at(self._deadline, self.ring)
+            self.reader.at(self._deadline, self.ring)
+        if self.reader.ending:  # whoever ended what was live there may have come before
+            self.crash(RuntimeError("the reader's thread died"))
 
     # The worker's side, in the order in which it happens.
 
@@ -156,13 +158,20 @@ class Run:
             if self.version() is not None:
                 self.announce()
             else:
-                self._reader.at(time.monotonic() + VERSION_PATIENCE, self._announce_late)
+                self.reader.at(time.monotonic() + VERSION_PATIENCE, self._announce_late)
 
     def announce(self) -> None:
         """Put `Started`, if the engine has accepted and it is not there yet. From any thread."""
         if self._accepted_id is not None:
             version = self.version() or "unknown"
             self.gate.begin(Started(self.job_id, version, self._accepted_id))
+
+    def version_came(self) -> None:
+        """`Started` waits no longer for the version. From any thread; never raises."""
+        try:
+            self.announce()
+        except BaseException as failure:
+            self.crash(failure)
 
     def content_came(self) -> None:
         """Content was decoded."""
@@ -220,6 +229,16 @@ class Run:
         self.announce()
         self._finish(Error(error, self.metrics(), *facts_of(self._answer)))
 
+    def end_with(self, failure: Exception) -> None:
+        """End with what was raised: an error to tell, or our own code's. Raises no Exception."""
+        if not isinstance(failure, WorkerError):
+            self.crash(failure)
+            return
+        try:
+            self.fail(failure)
+        except Exception as own:
+            self.crash(own)
+
     def crash(self, failure: BaseException) -> None:
         """End with what our own code has raised, wherever that was. Never raises.
 
@@ -241,7 +260,7 @@ class Run:
         try:
             self._finish(end, purge=True)
         except BaseException:  # a signal handler's, between two of its steps
-            self._reader.soon(self._settle)
+            self.reader.soon(self._end_whole)
             raise
 
     def abandon(self) -> None:
@@ -257,9 +276,9 @@ class Run:
     def abandon_soon(self) -> None:
         """`abandon`, for finalizers: takes no lock."""
         try:
-            self._reader.soon(self.abandon)
+            self.reader.soon(self.abandon)
         except BaseException:  # a signal handler's: nobody will come again
-            self._reader.soon(self.abandon)
+            self.reader.soon(self.abandon)
             raise
 
     def ring(self, now: float) -> float | None:
@@ -295,7 +314,7 @@ class Run:
     def _enter(self, phase: Phase, limit: float | None, *, since: float) -> None:
         self._waits = (phase, since, math.inf if limit is None else limit)
         if limit is not None:
-            self._reader.at(since + limit, self.ring)
+            self.reader.at(since + limit, self.ring)
 
     def _give_up_connecting(self) -> None:
         """Fail this attempt, not the task: it may be tried again."""
@@ -304,11 +323,16 @@ class Run:
             self._exchange.abort()
 
     def _announce_late(self, now: float) -> None:
-        self.announce()
+        self.version_came()
 
     def _finish(self, last: End | Error, *, purge: bool = False, wake: bool = True) -> None:
-        if self.gate.finish(last, purge=purge):
-            self._settle(wake=wake)
+        won = self.gate.finish(last, purge=purge)
+        self._settle(wake=wake or not won)  # whoever has won may have been broken off
+
+    def _end_whole(self) -> None:
+        """Do what is left of an end that was broken off, if one was begun."""
+        self.gate.say_last()
+        self._settle()
 
     def _settle(self, *, wake: bool = True) -> None:
         """What follows from an end, unless it was done: it may have been broken off half-way."""
@@ -328,7 +352,7 @@ class Run:
         if backoff is not None:
             backoff.ring()
         if leave is not None:
-            self._reader.soon(leave)
+            self.reader.soon(leave)
 
     def _forget_in_child(self) -> None:
         """After a fork: the worker is not here; its socket is the parent's."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ._crew import Crew
 from ._errors import AdapterClosed, CapacityExceeded, InvalidRequest, shown
-from ._reader import Reader
+from ._reader import Loop, Reader
 from ._record import is_logged, log_end
 from ._run import Run
 from ._threads import check_not_finalizing
@@ -39,7 +39,7 @@ class Slots:
             raises.
 
     Attributes:
-        reader: Does what must not be done where a task is left; of this process.
+        reader: Of this process. Here it lives as long as any task does, each of which knows us.
     """
 
     reader: Reader
@@ -74,12 +74,16 @@ class Slots:
     @property
     def running(self) -> int:
         """Tasks that have a place."""
-        return min(len(self._running) + len(self._waiting), self._max_concurrency)
+        return min(self._tasks(), self._max_concurrency)
 
     @property
     def waiting(self) -> int:
         """Tasks that wait for one."""
-        return max(0, len(self._running) + len(self._waiting) - self._max_concurrency)
+        return max(0, self._tasks() - self._max_concurrency)
+
+    def _tasks(self) -> int:
+        with self._lock:  # a task that is taken is in neither for a moment
+            return len(self._running) + len(self._waiting)
 
     def admit(self, run: Run) -> None:
         """Have a thread open the task, now or when its turn has come.
@@ -97,7 +101,7 @@ class Slots:
             if known is not None and not known.over:
                 message = f"job_id: {shown(run.job_id)} is live already"
                 raise InvalidRequest(message, job_id=run.job_id)
-            has_place = len(self._running) + len(self._waiting) < self._max_concurrency
+            has_place = self._tasks() < self._max_concurrency
             if not has_place:
                 run.wait_for_turn()
             self._know(run)
@@ -158,23 +162,35 @@ class Slots:
             return run
 
     def release(self, run: Run) -> None:
-        """A task that ran holds on to the engine no more: its place goes to the next."""
+        """A task that ran holds on to the engine no more: its place goes to the next.
+
+        Idempotent: it may be tried again, where it was broken off.
+        """
         with self._lock:
-            self._running.discard(run)
+            if run not in self._running:
+                return
+            self._running.remove(run)
         self._go_on()
         self._log(run)
 
     def _go_on(self) -> None:
-        """A place is free, or was promised to a task that is not there any more."""
-        if not self._waiting or self._closed:
-            return
-        try:
-            self._crew.run(self._serve_next)
-        except (CapacityExceeded, AdapterClosed) as error:
-            run = self._take()
-            if run is not None:
-                run.fail(error)
-                self.release(run)
+        """A place is free, or was promised to a task that is not there any more.
+
+        Whoever cannot have it ends. A thousand may wait, so one after the other.
+        """
+        while self._waiting and not self._closed:
+            try:
+                self._crew.run(self._serve_next)
+            except Exception as failure:
+                run = self._take()
+                if run is None:
+                    return
+                run.end_with(failure)
+                with self._lock:
+                    self._running.discard(run)
+                self._log(run)
+            else:
+                return
 
     def _log(self, run: Run) -> None:
         """On a thread that may be kept waiting by the application's handlers."""
@@ -183,7 +199,7 @@ class Slots:
             self._unlogged.append(run)
             try:
                 self._crew.run(self._log_next)
-            except (CapacityExceeded, AdapterClosed):
+            except Exception:  # no thread; it is done all the same
                 self._log_next()
 
     def _log_next(self) -> None:
@@ -212,7 +228,7 @@ class Slots:
             if self._live.get(run.job_id) is run:
                 self._live.pop(run.job_id, None)
             if run in self._waiting:
-                self.reader.soon(functools.partial(self._left_waiting, run))
+                run.reader.soon(functools.partial(self._left_waiting, run))
                 self._waiting.pop(run, None)
 
     def _left_waiting(self, run: Run) -> None:
@@ -225,10 +241,10 @@ class Slots:
         with self._lock:
             return list(self._live.values())
 
-    def crash_all(self, failure: BaseException) -> None:
-        """The reader is dead, and with it the clocks of all tasks."""
+    def crash_all(self, reader: Loop, failure: BaseException) -> None:
+        """That reader is dead, and with it the clocks of all tasks that began with it."""
         with self._lock:
-            live = list(self._live.values())
+            live = [run for run in self._live.values() if run.reader is reader]
         for run in live:
             run.crash(failure)
 

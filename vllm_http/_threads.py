@@ -35,8 +35,12 @@ def start_thread(name: str, target: Callable[..., None], *args: Any) -> threadin
     try:
         uninterrupted(thread.start)
     except (RuntimeError, MemoryError) as failure:
-        raise CapacityExceeded(f"no thread to be had: {failure}") from failure
+        raise _no_thread(failure) from failure
     return thread
+
+
+def _no_thread(failure: Exception) -> CapacityExceeded:
+    return CapacityExceeded(f"no thread to be had: {failure}")
 
 
 def uninterrupted(work: Callable[[], T]) -> T:
@@ -47,11 +51,17 @@ def uninterrupted(work: Callable[[], T]) -> T:
     counted and never runs, or raise RuntimeError in place of the interrupt. So what is called on
     the main thread is done by another, which `_thread` starts in one step. An interrupt then leaves
     this function at once, and the work is done all the same.
+
+    Raises:
+        CapacityExceeded: The system gives no more threads.
     """
     if threading.get_ident() != threading.main_thread().ident:
         return work()
     outcome: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-    _thread.start_new_thread(_do, (work, outcome))
+    try:
+        _thread.start_new_thread(_do, (work, outcome))
+    except (RuntimeError, MemoryError) as failure:
+        raise _no_thread(failure) from failure
     done, value = outcome.get()
     if done:
         return value  # type: ignore[no-any-return]

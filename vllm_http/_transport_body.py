@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import requests
@@ -22,7 +23,7 @@ class Body:
     watched is soon another connection's, and a child that was forked meanwhile may hold the old
     file open, so that the system goes on to tell of it.
 
-    Once `release` was called nothing else may be.
+    Once `release` was called nothing else may be; `close` alone, where that has raised.
 
     Args:
         answer: As requests gives it.
@@ -92,13 +93,12 @@ class Body:
             raise self._inflater.failure
         return self._inflater.feed(b"")
 
-    def dont_block(self) -> bool:
-        """From now on `read_ready` reads; whether there is a socket, or all is in memory."""
-        if self._response is None or self._response.isclosed():
-            return False
-        self._response.dont_block()
-        self._fileno = self._response.fileno()
-        return True
+    def dont_block(self) -> int | None:
+        """From now on `read_ready` reads. The socket's descriptor; None if all is in memory."""
+        if self._response is not None and not self._response.isclosed():
+            self._response.dont_block()
+            self._fileno = self._response.fileno()
+        return self._fileno
 
     def watch(self, watch: Callable[[int], None], unwatch: Callable[[int], None]) -> None:
         """Have the socket watched. On the thread that watches, as are the two below.
@@ -108,14 +108,19 @@ class Body:
             unwatch: Called with it in the end.
         """
         if self._fileno is not None:
-            watch(self._fileno)
+            try:
+                watch(self._fileno)
+            except BaseException:
+                with contextlib.suppress(KeyError):  # as far as that got
+                    unwatch(self._fileno)
+                raise
             self._unwatch = unwatch
 
     def unwatch(self) -> None:
         """Have it watched no more; nothing if it is not."""
         if self._unwatch is not None and self._fileno is not None:
             self._unwatch(self._fileno)
-            self._unwatch = None
+            self._unwatch = None  # not before: else it would be closed while it is watched
 
     @property
     def watched(self) -> bool:
@@ -143,6 +148,13 @@ class Body:
             response.close()
             self._answer.raw.release_conn()
         else:
+            self._answer.close()
+
+    def close(self) -> None:
+        """Let go of the connection for good."""
+        try:
+            self.unwatch()
+        finally:
             self._answer.close()
 
 

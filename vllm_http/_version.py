@@ -20,8 +20,8 @@ ASK_AGAIN = 60.0
 class Announces(Protocol):
     """A task whose `Started` tells the version."""
 
-    def announce(self) -> None:
-        """It is known, or known to be unknown."""
+    def version_came(self) -> None:
+        """It is known, or known to be unknown. Never raises."""
 
 
 class EngineVersion:
@@ -96,4 +96,4 @@ class EngineVersion:
             for reference in waiting:
                 run = reference()
                 if run is not None:
-                    run.announce()
+                    run.version_came()

@@ -5,6 +5,7 @@ It ends with the first content decoded; `Reading` takes the body, the decoder an
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ from ._decoder import AnswerDecoder, Decoder, DocumentDecoder
 from ._errors import WorkerError
 from ._events import Token
 from ._failures import CUT
-from ._reader import Reader
 from ._reading import Reading
 from ._redact import Redactor
 from ._refusal import page_instead
@@ -47,12 +47,7 @@ class Worker:
         retry: How often to try again.
         max_event_bytes: The largest event that is accepted.
         redact: Applied to the engine's own text.
-
-    Attributes:
-        reader: Goes on with what was opened; of this process.
     """
-
-    reader: Reader
 
     def __init__(
         self,
@@ -71,6 +66,14 @@ class Worker:
     def serve(self, run: Run) -> None:
         """Open the task, and hand it on. Never raises; blocks on the engine or a backoff."""
         try:
+            self._serve(run)
+        except BaseException as failure:  # of ours, be it in telling of another one
+            run.crash(failure)
+            with contextlib.suppress(BaseException):
+                run.let_go()
+
+    def _serve(self, run: Run) -> None:
+        try:
             run.taken()
             self._version.expect(run)
             opened = self._open(run)
@@ -79,11 +82,12 @@ class Worker:
         except WorkerError as failure:
             run.fail(failure)
             run.let_go()
-        except BaseException as failure:
-            run.crash(failure)
-            run.let_go()
         else:
-            Reading(run, opened.body, opened.decoder, self.reader).begin(opened.tokens)
+            try:
+                Reading(run, opened.body, opened.decoder).begin(opened.tokens)
+            except BaseException:
+                opened.body.close()  # nobody else has it
+                raise
 
     def _open(self, run: Run) -> _Opened:
         try:

@@ -36,11 +36,11 @@ def test_each_message_is_taken() -> None:
 
     def leave_messages(world: World) -> Callable[[], None]:
         reader = Reader()
-        reader.start()
+        loop = reader.start()
         heard: list[int] = []
 
         def leave(number: int) -> None:
-            reader.soon(lambda: heard.append(number))
+            loop.soon(lambda: heard.append(number))
             world.block(lambda: number in heard)
 
         world.thread("a", lambda: leave(0))
@@ -60,11 +60,11 @@ def test_message_to_a_thread_that_falls_asleep() -> None:
 
     def leave_one(world: World) -> Callable[[], None]:
         reader = Reader()
-        reader.start()
+        loop = reader.start()
         heard: list[int] = []
 
         def leave() -> None:
-            reader.soon(lambda: heard.append(1))
+            loop.soon(lambda: heard.append(1))
             world.block(lambda: bool(heard))
 
         world.thread("a", leave)
@@ -82,11 +82,11 @@ def test_earlier_alarm() -> None:
 
     def set_alarms(world: World) -> Callable[[], None]:
         reader = Reader()
-        reader.start()
+        loop = reader.start()
         clocks = [Clock(world), Clock(world)]
 
         def order(number: int, seconds: float) -> None:
-            reader.at(1000 + seconds, clocks[number].ring)
+            loop.at(1000 + seconds, clocks[number].ring)
             world.block(lambda: bool(clocks[number].rang))
 
         world.thread("late", lambda: order(0, 20))
@@ -105,15 +105,15 @@ def test_stop() -> None:
 
     def ask_and_stop(world: World) -> Callable[[], None]:
         reader = Reader()
-        reader.start()
+        loop = reader.start()
         done: list[int] = []
 
         def stop() -> None:
-            reader.soon(lambda: done.append(1))
+            loop.soon(lambda: done.append(1))
             reader.stop(100)
 
         world.thread("closer", stop)
-        world.thread("other", lambda: reader.soon(lambda: done.append(2)))
+        world.thread("other", lambda: loop.soon(lambda: done.append(2)))
 
         def check() -> None:
             assert 1 in done
@@ -138,8 +138,7 @@ def test_start_that_is_interrupted(others: int) -> None:
             reader.start()
 
         def use() -> None:
-            reader.start()
-            reader.soon(lambda: heard.append(1))
+            reader.start().soon(lambda: heard.append(1))
             world.block(lambda: bool(heard))
             used.append(True)
 
@@ -174,18 +173,18 @@ def test_collection_in_the_reader() -> None:
 
     def collect_in_reader(world: World) -> Callable[[], None]:
         reader = Reader()
-        reader.start()
+        loop = reader.start()
         heard: list[str] = []
         left: list[bool] = []
 
         def finalize() -> None:
             left.append(True)
-            reader.soon(lambda: heard.append("finalizer's"))
+            loop.soon(lambda: heard.append("finalizer's"))
 
         world.collect("reader-0", finalize)
 
         def leave() -> None:
-            reader.soon(lambda: heard.append("caller's"))
+            loop.soon(lambda: heard.append("caller's"))
             world.block(lambda: "caller's" in heard and len(heard) == 1 + len(left))
 
         world.thread("caller", leave)

@@ -148,7 +148,7 @@ def make(
 
     def work() -> None:
         run.accepted("request", body)
-        Reading(run, body, body, reader).begin(answer.feed(answer.left.popleft()))
+        Reading(run, body, body).begin(answer.feed(answer.left.popleft()))
 
     return run, work, left, reader
 

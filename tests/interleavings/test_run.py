@@ -135,7 +135,7 @@ def test_end_reaches_the_reader() -> None:
 
         def work() -> None:
             run.handed_over(leave)
-            run._reader.soon(lambda: leave() if run.over else None)
+            run.reader.soon(lambda: leave() if run.over else None)
 
         world.thread("worker", work)
         world.thread("ender", lambda: failed(run))
