@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from ._chunk import Chunk, ChunkChoice, Delta, Envelope, FlatError, Function, ToolCallPiece
+from ._chunk import Chunk, ChunkChoice, Delta, Envelope, Function, ToolCallPiece
 from ._values import well_formed
 
 
@@ -60,13 +60,12 @@ def read_envelope(payload: bytes | bytearray) -> Envelope:
     return _read_beside(_envelope, payload, Envelope)
 
 
-def read_flat_error(payload: bytes | bytearray) -> FlatError:
-    """An event's error in its oldest form, given that `read_chunk` could read it."""
-    return _read_beside(_flat_error, payload, FlatError)
+def read_value(payload: bytes | bytearray) -> Any:
+    """An event's JSON as it is, given that `read_chunk` could read it."""
+    return _JSON.decode(payload.decode())
 
 
 _envelope = msgspec.json.Decoder(Envelope).decode
-_flat_error = msgspec.json.Decoder(FlatError).decode
 
 
 class _Members(msgspec.Struct):

@@ -14,14 +14,15 @@ from ._chunk import Chunk
 from ._chunk_reader import (
     NOT_A_CHUNK,
     read_chunk,
-    read_flat_error,
     read_leniently,
     read_strictly,
+    read_value,
 )
 from ._errors import StreamingError, WorkerError, shown
 from ._events import Token
 from ._redact import Redactor
 from ._refusal import refusal_in_stream, refusal_of_event
+from ._refusal_forms import error_in
 from ._sse import EventFramer
 from ._tally import Tally
 
@@ -152,12 +153,13 @@ class Decoder(AnswerDecoder):
 
     def _refusal(self, chunk: Chunk, payload: bytes) -> WorkerError | None:
         """The error that an event holds, if it is one."""
-        error = chunk.error
-        if not error and chunk.choices is None and chunk.usage is None:
-            flat = read_flat_error(payload)
-            if flat.object == "error":
-                error = {"message": flat.message, "code": flat.code}
-        return refusal_in_stream(error, self._redact, begun=self.begun) if error else None
+        error = error_in(read_value(payload)) if _may_be_error(chunk) else None
+        return None if error is None else refusal_in_stream(error, self._redact, begun=self.begun)
+
+
+def _may_be_error(chunk: Chunk) -> bool:
+    """Whether it is worth while to read it again: it is one, or has nothing of an answer."""
+    return bool(chunk.error) or (chunk.choices is None and chunk.usage is None)
 
 
 def _is_done(payload: bytes) -> bool:
@@ -186,8 +188,9 @@ class DocumentDecoder(AnswerDecoder):
     def _read(self, tokens: list[Token]) -> None:
         try:
             answer = read_chunk(self._body)
-            if answer.error:
-                self.failure = refusal_in_stream(answer.error, self._redact)
+            error = error_in(read_value(self._body)) if _may_be_error(answer) else None
+            if error is not None:
+                self.failure = refusal_in_stream(error, self._redact)
                 return
             self.take(answer, self._body, tokens)
             self.done = True
