@@ -160,6 +160,7 @@ def _object(kind: Any, value: Any, path: str) -> Any:
 
 
 _EVENT = "the event"
+_NEVER = object()
 
 
 @cache
@@ -178,9 +179,14 @@ def _read(hint: Any, value: Any, path: str, said: bool) -> Any:
     if kind in (Union, UnionType):
         return _one_of(inner, value, path, said)
     if kind is list:
+        if isinstance(value, dict) and _is_one(inner[0], value):
+            value = [value]
         if not isinstance(value, list):
             raise _odd(path, "a list", value)
-        return [_read(inner[0], item, f"{path}[{n}]", said) for n, item in enumerate(value)]
+        # Whose a piece of a call is, its place in the list does not tell: a null is none.
+        left_out = None if inner[0] is ToolCallPiece else _NEVER
+        items = [(n, item) for n, item in enumerate(value) if item is not left_out]
+        return [_read(inner[0], item, f"{path}[{n}]", said) for n, item in items]
     if kind is dict:
         if not isinstance(value, dict):
             raise _odd(path, "an object", value)
@@ -195,9 +201,17 @@ def _read(hint: Any, value: Any, path: str, said: bool) -> Any:
     if kind is float:
         return _number(value, path)
     if kind is Function and isinstance(value, dict) and isinstance(value.get("arguments"), dict):
-        # Not yet written as text; it was meant to be.
-        value = {**value, "arguments": json.dumps(value["arguments"], ensure_ascii=False)}
+        # Not yet written as text; it was meant to be. An empty one stands for what is to come.
+        arguments = value["arguments"]
+        text = json.dumps(arguments, ensure_ascii=False) if arguments else ""
+        value = {**value, "arguments": text}
     return _object(kind, value, path)
+
+
+def _is_one(kind: Any, value: dict[str, Any]) -> bool:
+    """Whether it is one such struct, as TGI sends a tool call in place of a list of them."""
+    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    return is_struct and not value.keys().isdisjoint(_hints(kind))
 
 
 def _one_of(options: tuple[Any, ...], value: Any, path: str, said: bool) -> Any:
