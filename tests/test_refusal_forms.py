@@ -58,6 +58,7 @@ NUMBERED: list[tuple[Any, type[WorkerError], int, str]] = [
     ),
     ({"error": {"error": {"message": "in", "code": 404}}}, InvalidRequest, 404, "in"),
     ({"detail": {"message": "no", "code": 400}}, InvalidRequest, 400, "no"),
+    ({"title": "Bad", "status": 400, "detail": "no"}, InvalidRequest, 400, "no"),
     (
         {"error": {"message": "slow", "code": "rate_limit_exceeded"}},
         CapacityExceeded,
@@ -130,7 +131,15 @@ def test_each_form_of_an_error_without_a_number_is_told(form: Any, words: str) -
 
 
 @pytest.mark.parametrize(
-    "odd", [{}, {"type": "ping"}, {"message": "hello"}, {"error": None}, {"detail": ""}]
+    "odd",
+    [
+        {},
+        {"type": "ping"},
+        {"message": "hello"},
+        {"error": None},
+        {"detail": ""},
+        {"type": "x", "detail": "y"},
+    ],
 )
 def test_events_without_choices_that_are_no_errors_end_nothing(
     odd: dict[str, Any],

@@ -95,6 +95,16 @@ def unread_member(payload: bytes | bytearray) -> str | None:
     return None
 
 
+def strange_member(payload: bytes | bytearray) -> str | None:
+    """A member of an event without choices that may be another API's content."""
+    known = {*Chunk.__struct_fields__, *Envelope.__struct_fields__, "type", "id", "object"}
+    value = read_value(payload)
+    for name, member in value.items() if isinstance(value, dict) else ():
+        if name not in known and member and isinstance(member, (str, list, dict)):
+            return name if name.isidentifier() and len(name) < 40 else "other members"
+    return None
+
+
 def _read_beside(strictly: Callable[..., T], payload: bytes | bytearray, kind: type[T]) -> T:
     try:
         return strictly(payload)

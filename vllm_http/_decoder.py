@@ -119,9 +119,12 @@ class Decoder(AnswerDecoder):
     def finish(self) -> None:
         if self.failure is None and not self.done:
             self._read_rest()
+        super().finish()
+
+    def check_read(self) -> None:
         if self._framer.skipped is not None:
             self.unread = self._redact(f"events of type {shown(self._framer.skipped)}")
-        super().finish()
+        super().check_read()
 
     def _read_rest(self) -> None:
         """The body ended without ``[DONE]``, or without the blank line behind it."""
@@ -133,6 +136,7 @@ class Decoder(AnswerDecoder):
         left = self._framer.unfinished
         if (refusal := self._refusal_in_rest(rest, left)) is not None:
             raise refusal
+        self.check_read()
         if self.silent and self._head.lstrip().startswith((b"{", b"[")):
             self._fail(
                 "one JSON document instead of a stream of events; a gateway that collects answers "

@@ -18,7 +18,7 @@ from typing import Any
 from ._errors import InvalidRequest, WorkerError
 from ._failures import GARBAGE, UNNUMBERED, UNREACHABLE, of_status
 from ._redact import Redactor
-from ._refusal_forms import error_in, number_of, words_of
+from ._refusal_forms import error_in, has_words, number_of, words_of
 from ._web_page import page_in
 
 
@@ -160,12 +160,11 @@ def refusal_in_document(body: bytes, redact: Redactor) -> WorkerError | None:
 def text_of_body(body: bytes) -> str:
     """The words of an error in any of the forms that vLLM and gateways have; else the body."""
     value = _json(body)
-    error = error_in(value)
-    if error is None and isinstance(value, dict) and isinstance(value.get("message"), str):
-        error = value
-    if error is None:
-        return body.decode("utf-8", "replace").strip()  # HTML of a gateway, or nothing
-    return words_of(error)
+    if isinstance(value, list) and (listed := error_in(value)) is not None:
+        value = listed
+    if isinstance(value, dict) and has_words(value):
+        return words_of(value)
+    return body.decode("utf-8", "replace").strip()  # HTML of a gateway, or nothing
 
 
 def _json(body: bytes) -> Any:

@@ -40,8 +40,14 @@ def error_in(value: Any) -> Any:
     if value.get("choices"):
         return None
     named = "error" in (value.get("object"), value.get("type"))
-    numbered = isinstance(value.get("message"), str) and number_of(value) is not None
-    return value if named or numbered or value.get("errors") or value.get("detail") else None
+    alone = len(value) == 1 and bool(value.get("errors") or value.get("detail"))  # FastAPI's
+    numbered = has_words(value) and number_of(value) is not None
+    return value if named or alone or numbered else None
+
+
+def has_words(value: dict[str, Any]) -> bool:
+    """Whether it says something, as an error would."""
+    return any(value.get(name) for name in (*_WORDS, *_HOLDERS))
 
 
 def number_of(error: Any) -> int | None:

@@ -18,6 +18,10 @@ from sseclient import SSEClient
 # sseclient-py logs each event, under the module of its subclass: ours.
 logging.getLogger(__name__).disabled = True
 
+_OF_ANSWERS = ('"choices"', '"delta"')
+"""What events with a piece of an answer hold: vLLM's, and those of other APIs (OpenAI's Responses,
+Anthropic's)."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -129,13 +133,13 @@ class EventFramer(SSEClient):
         payloads: list[bytes] = []
         try:
             for event in self.events():
-                if event.event == "error":
+                if event.event.lower() == "error":
                     self.error = event.data
                     break
                 # A gateway may give [DONE] a type of its own; no chunk looks like it.
                 if event.data and (event.event == "message" or event.data.strip() == "[DONE]"):
                     payloads.append(event.data.encode())
-                elif '"choices"' in event.data:
+                elif any(name in event.data for name in _OF_ANSWERS):
                     self.skipped = event.event
         except UnicodeDecodeError as failure:
             self.failure = f"an event that is not UTF-8 ({failure.reason})"
