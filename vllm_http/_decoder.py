@@ -23,7 +23,7 @@ from ._events import Token
 from ._redact import Redactor
 from ._refusal import refusal_in_stream, refusal_of_event
 from ._refusal_forms import error_in
-from ._sse import EventFramer
+from ._sse import BOM, EventFramer
 from ._tally import Tally
 
 
@@ -191,6 +191,8 @@ class DocumentDecoder(AnswerDecoder):
 
     def _read(self, tokens: list[Token]) -> None:
         try:
+            if self._body.startswith(BOM):
+                del self._body[: len(BOM)]
             answer = read_chunk(self._body)
             error = error_in(read_value(self._body)) if _may_be_error(answer) else None
             if error is not None:

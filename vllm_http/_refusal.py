@@ -151,10 +151,9 @@ def _about(status: int, page: bool, asked: Asked | None) -> str:
 
 
 def refusal_in_document(body: bytes, redact: Redactor) -> WorkerError | None:
-    """The error that a JSON document is instead of an answer, where its number says which."""
+    """The error that a JSON document in a 200 is instead of an answer; None if it is none."""
     error = error_in(_json(body))
-    refused = refusal_in_stream(error, redact) if error is not None else None
-    return refused if refused is not None and refused.status is not None else None
+    return None if error is None else refusal_in_stream(error, redact)
 
 
 def text_of_body(body: bytes) -> str:
@@ -170,7 +169,7 @@ def text_of_body(body: bytes) -> str:
 def _json(body: bytes) -> Any:
     """Its value; None if it is no JSON."""
     try:
-        return json.loads(body.decode("utf-8", "replace"))
+        return json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         return None
 

@@ -22,7 +22,7 @@ _OF_ANSWERS = ('"choices"', '"delta"')
 """What events with a piece of an answer hold: vLLM's, and those of other APIs (OpenAI's Responses,
 Anthropic's)."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class EventFramer(SSEClient):
@@ -75,11 +75,11 @@ class EventFramer(SSEClient):
 
     def _without_bom(self, chunk: bytes) -> bytes:
         head = (self._head or b"") + chunk
-        if len(head) < len(_BOM) and _BOM.startswith(head):
+        if len(head) < len(BOM) and BOM.startswith(head):
             self._head = head
             return b""
         self._head = None
-        return head.removeprefix(_BOM)
+        return head.removeprefix(BOM)
 
     def _with_plain_line_ends(self, chunk: bytes) -> bytes:
         """The chunk with LF for CRLF and CR; a CRLF may be split between two chunks."""

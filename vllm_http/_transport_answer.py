@@ -88,7 +88,8 @@ class Answer:
 
     def _of_another_kind(self, kind: str, wanted: str) -> WorkerError:
         beginning = self._beginning()
-        if (refused := refusal_in_document(beginning, self._redact)) is not None:
+        refused = refusal_in_document(beginning, self._redact)
+        if refused is not None and refused.status is not None:
             return refused
         page = page_in(beginning, kind)
         if page is not None:

@@ -18,6 +18,7 @@ import urllib3
 from ._connections_exchange import Aborted, Exchange
 from ._errors import Timeout, WorkerError, shown
 from ._failures import CUT, GARBAGE, INVALID, UNREACHABLE, UNUSABLE
+from ._inflate import NotAsCoded
 from ._redact import Redactor
 from ._refusal import Asked, refusal_of_proxy
 
@@ -65,10 +66,10 @@ _BAD_URL = (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueErro
 
 def body_error(failure: Exception) -> WorkerError:
     """What to raise for one of `BODY`."""
-    error = CUT.error(f"connection broke: {_reason(failure)}")
-    if any(isinstance(cause, zlib.error) for cause in _causes(failure)):
-        # TCP has its checksums: whoever compressed it did so wrongly, and will again.
+    if isinstance(failure, NotAsCoded):
         error = GARBAGE.error(f"engine sent a body that is not what it is coded as: {failure}")
+    else:
+        error = CUT.error(f"connection broke: {_reason(failure)}")
     error.__cause__ = _root(failure)
     return error
 
