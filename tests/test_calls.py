@@ -87,6 +87,26 @@ PAGE = b"<html><title>It works!</title><p>long</p></html>"
 
 
 @every_call
+@pytest.mark.parametrize(
+    ("form", "kind", "requests"),
+    [
+        ({"error": {"message": "no", "code": 400}}, InvalidRequest, 1),
+        ({"message": "no", "code": "429"}, CapacityExceeded, 4),
+        ({"error": "no"}, EngineUnavailable, 4),
+    ],
+    ids=str,
+)
+def test_refused_inside_a_200(call: str, form: Any, kind: type[WorkerError], requests: int) -> None:
+    """As a task is: the engine's words come out, and its number says whether to try again."""
+    with replying(says(form)) as server, quick(server.url) as adapter:
+        error = the_failure(lambda: CALLS[call](adapter))
+
+    assert type(error) is kind
+    assert error.message.endswith(": no")
+    assert len(server.posts) == requests
+
+
+@every_call
 @pytest.mark.parametrize("status", [200, 404])
 def test_web_page_for_an_answer(call: str, status: int) -> None:
     """It is told as what it is, where it is, and in one line; and not asked for again."""

@@ -138,11 +138,12 @@ def test_an_event_of_type_error_is_the_error(
 ) -> None:
     """Its data, JSON or plain words, are the message; nothing after it counts."""
     more = [WHOLE, DONE] if end == b"\n\n" else []
-    error = ended(b"event: error\ndata: " + data.encode() + end, *more)
+    for name in (b"error", b"Error"):
+        error = ended(b"event: " + name + b"\ndata: " + data.encode() + end, *more)
 
-    assert type(error) is kind
-    assert error.status == status
-    assert error.message.endswith(f": {words}")
+        assert type(error) is kind
+        assert error.status == status
+        assert error.message.endswith(f": {words}")
 
 
 @given(st.data())

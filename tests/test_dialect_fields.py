@@ -15,6 +15,7 @@ from vllm_http import Logprob, PromptLogprob, StreamingError, TopLogprob
 from vllm_http._collector import Collector
 from vllm_http._decoder import DocumentDecoder
 from vllm_http._redact import Redactor
+from vllm_http._refusal import refusal_of_answer
 
 
 # Side fields.
@@ -290,3 +291,21 @@ def test_token_ids_with_a_hole_are_none() -> None:
     assert [token.token_ids for token in tokens] == [[1], None, [3]]
     assert collector.completion().token_ids is None
     assert stream.tokens_generated == 2
+
+
+def whole(document: bytes) -> DocumentDecoder:
+    """The decoder of a whole answer, at its end."""
+    answer = DocumentDecoder(choices=1, max_event_bytes=1 << 20, redact=Redactor())
+    answer.feed(document)
+    answer.feed(b"")
+    return answer
+
+
+def test_a_byte_order_mark_before_a_document_is_skipped() -> None:
+    """As before a stream, and before a refusal."""
+    bom = b"\xef\xbb\xbf"
+    answer = whole(bom + b'{"choices": [{"text": "a", "finish_reason": "stop"}]}')
+    answer.finish()
+    refused = refusal_of_answer(400, {}, bom + b'{"error": {"message": "no"}}', Redactor())
+
+    assert refused.message == "engine answered 400: no"

@@ -150,3 +150,60 @@ def test_an_answer_in_events_of_another_type_is_no_success() -> None:
     assert isinstance(error, StreamingError)
     assert error.message == "engine sent its answer in events of type 'delta', which is not read"
     assert error.retriable is False
+
+
+@pytest.mark.parametrize("end", [DONE, b""], ids=["done", "end"])
+def test_an_answer_of_another_api_is_no_success(end: bytes) -> None:
+    """Anthropic's and OpenAI's Responses have types and no choices; another try brings the same."""
+    started = {"type": "message_start", "message": {"content": []}}
+    stream = decoder()
+    stream.feed(b"event: message_start\n" + event(**started))
+    stream.feed(b"event: text\n" + event(type="text", delta={"text": "a"}) + end)
+
+    error = verdict(stream)
+    assert isinstance(error, StreamingError)
+    assert error.message == "engine sent its answer in events of type 'text', which is not read"
+    assert error.retriable is False
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"content": "a", "stop": False}, "content"),
+        ({"type": "response.output_text.delta", "delta": "a"}, "delta"),
+        ({"token": {"text": "a"}, "generated_text": None}, "token"),
+        ({"data": {"choices": []}}, "data"),
+    ],
+)
+def test_events_without_choices_alone_are_no_answer(said: dict[str, Any], name: str) -> None:
+    """Where the engine says that this was all; a heartbeat before a real answer is none."""
+    stream = decoder()
+    stream.feed(event(type="ping") + event(**said) + DONE)
+    alone, tokens = read(event(**said))
+
+    error = verdict(stream)
+    assert isinstance(error, StreamingError)
+    assert f"engine sent events with {name} and without choices" in error.message
+    assert error.retriable is False
+    assert (tokens, verdict(alone)) == ([], None)
+
+
+@pytest.mark.parametrize("said", [{"type": "ping", "time": "12:00"}, {"type": "ping"}, {}])
+def test_a_heartbeat_before_a_cut_forbids_no_other_try(said: dict[str, Any]) -> None:
+    """Nothing was said."""
+    stream = decoder()
+    stream.feed(event(**said))
+
+    error = verdict(stream)
+    assert isinstance(error, StreamingError)
+    assert error.retriable is True
+
+
+def test_an_engine_that_cancels_has_not_answered() -> None:
+    """`finish_reason` "cancelled" is told of what the caller cancelled, and of nothing else."""
+    stream = decoder()
+    stream.feed(text("a", "cancelled") + DONE)
+
+    error = verdict(stream)
+    assert isinstance(error, StreamingError)
+    assert "aborted the request (finish_reason cancelled)" in error.message

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import cuts
 
-from vllm_http import Token, ToolCall
+from vllm_http import Choice, Completion, Token, ToolCall
 from vllm_http._collector import Collector
 
 
@@ -43,8 +43,11 @@ def by_tokens(tokens: list[Token]) -> list[ToolCall]:
     calls: list[ToolCall] = []
     for one in (one for token in tokens for one in token.tool_calls or ()):
         if one.index == len(calls):
-            calls.append(ToolCall(one.id or "", one.name or ""))
-        calls[one.index].arguments += one.arguments
+            calls.append(ToolCall())
+        call = calls[one.index]
+        call.id += one.id or ""
+        call.name += one.name or ""
+        call.arguments += one.arguments
     return calls
 
 
@@ -150,6 +153,35 @@ TWO = [("a", "weather", {"city": "Paris"}), ("b", "time", {"city": "Tokyo"})]
                 delta(tool_calls=[piece(TOKYO, "time", id="b")]),
             ],
             id="arguments that are an object",
+        ),
+        pytest.param(
+            [
+                delta(tool_calls=[piece({}, "weather", index=0, id="a")]),  # type: ignore[arg-type]
+                delta(tool_calls=[piece(PARIS, index=0)]),
+                delta(tool_calls=[piece(TOKYO, "time", index=1, id="b")]),
+            ],
+            id="an empty object before the arguments",
+        ),
+        pytest.param(
+            [
+                delta(tool_calls=[piece(None, "wea", index=0, id="a")]),
+                delta(tool_calls=[piece(None, "ther", index=0)]),
+                delta(tool_calls=[piece(PARIS, index=0)]),
+                delta(tool_calls=[piece(None, "ti", id="b"), None, piece(None, None, id="b")]),
+                delta(tool_calls=[piece(None, "me", id="b")]),
+                delta(tool_calls=[piece(TOKYO, "time", id="b")]),
+            ],
+            id="names in parts",
+        ),
+        pytest.param(
+            [
+                delta(tool_calls=[piece(None, "we", index=0, id="a")]),
+                delta(tool_calls=[piece(None, "weather", index=0, id="a")]),
+                delta(tool_calls=[piece(PARIS, "weather", index=0, id="a")]),
+                delta(tool_calls=piece(TOKYO[:5], "time", index=1, id="b")),
+                delta(tool_calls=piece(TOKYO[5:], index=1)),
+            ],
+            id="a name that grows, and an object in place of the list",
         ),
     ],
 )
@@ -269,10 +301,10 @@ def test_calls_are_what_was_said_however_the_stream_is_cut(
 # Without arguments.
 
 
-@pytest.mark.parametrize("arguments", ["", " ", None, "absent"])
+@pytest.mark.parametrize("arguments", ["", " ", None, "null", {}, "absent"])
 @pytest.mark.parametrize("finish", ["tool_calls", "stop"])
-def test_a_call_without_arguments_is_complete(arguments: str | None, finish: str) -> None:
-    """vLLM itself streams "" for a function that takes none."""
+def test_a_call_without_arguments_is_complete(arguments: Any, finish: str) -> None:
+    """vLLM itself streams "" for a function that takes none, and "null" where its model did."""
     function: dict[str, Any] = {"name": "now", "arguments": arguments}
     if arguments == "absent":
         del function["arguments"]
@@ -281,6 +313,24 @@ def test_a_call_without_arguments_is_complete(arguments: str | None, finish: str
     (call,) = made(event, finish=finish)
 
     assert (call.complete, call.parsed()) == (True, {})
+    sent = Completion("job", choices=[Choice(0, tool_calls=[call])]).message()
+    assert sent["tool_calls"][0]["function"] == {"name": "now", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    "nameless",
+    [
+        {"id": "a", "type": "custom", "custom": {"name": "f", "input": "x"}},
+        {"id": "a", "name": "f", "arguments": "{}"},
+        {"id": "a", "function": {"arguments": "{}"}},
+    ],
+    ids=str,
+)
+def test_a_call_without_a_name_is_not_complete(nameless: dict[str, Any]) -> None:
+    """In a form that is not read, nobody can carry it out."""
+    (call,) = made(delta(tool_calls=[{"index": 0, **nameless}]))
+
+    assert (call.id, call.name, call.complete) == ("a", "", False)
 
 
 @pytest.mark.parametrize("finish", ["length", "abort", None])

@@ -60,7 +60,7 @@ class ToolCallDelta:
         index: Which of the choice's calls: its place in `Choice.tool_calls`, whatever number the
             engine gave it.
         id: With its first piece.
-        name: The function's; with its first piece.
+        name: The function's; with its first piece, or more of it where a server sends it in parts.
         arguments: More of their JSON text.
     """
 
@@ -68,6 +68,11 @@ class ToolCallDelta:
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+
+
+def says_nothing(arguments: str) -> bool:
+    """Whether a call's arguments are none; vLLM writes a model's null as "null"."""
+    return arguments.strip() in ("", "null")
 
 
 @dataclass
@@ -84,8 +89,8 @@ class ToolCall:
     name: str = ""
     arguments: str = ""
     complete: bool = False
-    """Whether `arguments` are a whole JSON object, or none were needed. Arguments that were cut by
-    max_tokens are not complete."""
+    """Whether it has a name, and `arguments` are a whole JSON object or none were needed. What was
+    cut by max_tokens is not complete."""
 
     def parsed(self) -> dict[str, Any]:
         """The arguments; {} for a complete call without any.
@@ -93,7 +98,7 @@ class ToolCall:
         Raises:
             ValueError: The call is not `complete`.
         """
-        if self.complete and not self.arguments.strip():
+        if self.complete and says_nothing(self.arguments):
             return {}
         try:
             value = json.loads(self.arguments)

@@ -118,14 +118,6 @@ class Envelope(msgspec.Struct):
     ec_transfer_params: dict[str, Any] | None = None
 
 
-class FlatError(msgspec.Struct):
-    """An error as vLLM before 0.10.1 wrote it."""
-
-    object: Any = None
-    message: Any = None
-    code: Any = None
-
-
 def metrics_of(found: Any) -> RequestMetrics | None:
     """The engine's own times; None where they are in a form of another version."""
     if found is None:

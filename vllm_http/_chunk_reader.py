@@ -17,7 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from ._chunk import Chunk, ChunkChoice, Delta, Envelope, FlatError, Function, ToolCallPiece
+from ._chunk import Chunk, ChunkChoice, Delta, Envelope, Function, ToolCallPiece
 from ._values import well_formed
 
 
@@ -60,13 +60,12 @@ def read_envelope(payload: bytes | bytearray) -> Envelope:
     return _read_beside(_envelope, payload, Envelope)
 
 
-def read_flat_error(payload: bytes | bytearray) -> FlatError:
-    """An event's error in its oldest form, given that `read_chunk` could read it."""
-    return _read_beside(_flat_error, payload, FlatError)
+def read_value(payload: bytes | bytearray) -> Any:
+    """An event's JSON as it is, given that `read_chunk` could read it."""
+    return _JSON.decode(payload.decode())
 
 
 _envelope = msgspec.json.Decoder(Envelope).decode
-_flat_error = msgspec.json.Decoder(FlatError).decode
 
 
 class _Members(msgspec.Struct):
@@ -93,6 +92,16 @@ def unread_member(payload: bytes | bytearray) -> str | None:
             for name, value in (said or {}).items():
                 if name not in known and value and isinstance(value, (str, list, dict)):
                     return f"{place}.{name}" if name.isidentifier() and len(name) < 40 else place
+    return None
+
+
+def strange_member(payload: bytes | bytearray) -> str | None:
+    """A member of an event without choices that may be another API's content."""
+    known = {*Chunk.__struct_fields__, *Envelope.__struct_fields__, "type", "id", "object"}
+    value = read_value(payload)
+    for name, member in value.items() if isinstance(value, dict) else ():
+        if name not in known and member and isinstance(member, (str, list, dict)):
+            return name if name.isidentifier() and len(name) < 40 else "other members"
     return None
 
 
@@ -161,6 +170,7 @@ def _object(kind: Any, value: Any, path: str) -> Any:
 
 
 _EVENT = "the event"
+_NEVER = object()
 
 
 @cache
@@ -179,9 +189,14 @@ def _read(hint: Any, value: Any, path: str, said: bool) -> Any:
     if kind in (Union, UnionType):
         return _one_of(inner, value, path, said)
     if kind is list:
+        if isinstance(value, dict) and _is_one(inner[0], value):
+            value = [value]
         if not isinstance(value, list):
             raise _odd(path, "a list", value)
-        return [_read(inner[0], item, f"{path}[{n}]", said) for n, item in enumerate(value)]
+        # Whose a piece of a call is, its place in the list does not tell: a null is none.
+        left_out = None if inner[0] is ToolCallPiece else _NEVER
+        items = [(n, item) for n, item in enumerate(value) if item is not left_out]
+        return [_read(inner[0], item, f"{path}[{n}]", said) for n, item in items]
     if kind is dict:
         if not isinstance(value, dict):
             raise _odd(path, "an object", value)
@@ -196,9 +211,17 @@ def _read(hint: Any, value: Any, path: str, said: bool) -> Any:
     if kind is float:
         return _number(value, path)
     if kind is Function and isinstance(value, dict) and isinstance(value.get("arguments"), dict):
-        # Not yet written as text; it was meant to be.
-        value = {**value, "arguments": json.dumps(value["arguments"], ensure_ascii=False)}
+        # Not yet written as text; it was meant to be. An empty one stands for what is to come.
+        arguments = value["arguments"]
+        text = json.dumps(arguments, ensure_ascii=False) if arguments else ""
+        value = {**value, "arguments": text}
     return _object(kind, value, path)
+
+
+def _is_one(kind: Any, value: dict[str, Any]) -> bool:
+    """Whether it is one such struct, as TGI sends a tool call in place of a list of them."""
+    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    return is_struct and not value.keys().isdisjoint(_hints(kind))
 
 
 def _one_of(options: tuple[Any, ...], value: Any, path: str, said: bool) -> Any:

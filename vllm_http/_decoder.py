@@ -14,15 +14,16 @@ from ._chunk import Chunk
 from ._chunk_reader import (
     NOT_A_CHUNK,
     read_chunk,
-    read_flat_error,
     read_leniently,
     read_strictly,
+    read_value,
 )
 from ._errors import StreamingError, WorkerError, shown
 from ._events import Token
 from ._redact import Redactor
 from ._refusal import refusal_in_stream, refusal_of_event
-from ._sse import EventFramer
+from ._refusal_forms import error_in
+from ._sse import BOM, EventFramer
 from ._tally import Tally
 
 
@@ -118,9 +119,12 @@ class Decoder(AnswerDecoder):
     def finish(self) -> None:
         if self.failure is None and not self.done:
             self._read_rest()
+        super().finish()
+
+    def check_read(self) -> None:
         if self._framer.skipped is not None:
             self.unread = self._redact(f"events of type {shown(self._framer.skipped)}")
-        super().finish()
+        super().check_read()
 
     def _read_rest(self) -> None:
         """The body ended without ``[DONE]``, or without the blank line behind it."""
@@ -132,6 +136,7 @@ class Decoder(AnswerDecoder):
         left = self._framer.unfinished
         if (refusal := self._refusal_in_rest(rest, left)) is not None:
             raise refusal
+        self.check_read()
         if self.silent and self._head.lstrip().startswith((b"{", b"[")):
             self._fail(
                 "one JSON document instead of a stream of events; a gateway that collects answers "
@@ -152,12 +157,13 @@ class Decoder(AnswerDecoder):
 
     def _refusal(self, chunk: Chunk, payload: bytes) -> WorkerError | None:
         """The error that an event holds, if it is one."""
-        error = chunk.error
-        if not error and chunk.choices is None and chunk.usage is None:
-            flat = read_flat_error(payload)
-            if flat.object == "error":
-                error = {"message": flat.message, "code": flat.code}
-        return refusal_in_stream(error, self._redact, begun=self.begun) if error else None
+        error = error_in(read_value(payload)) if _may_be_error(chunk) else None
+        return None if error is None else refusal_in_stream(error, self._redact, begun=self.begun)
+
+
+def _may_be_error(chunk: Chunk) -> bool:
+    """Whether it is worth while to read it again: it is one, or has nothing of an answer."""
+    return bool(chunk.error) or (chunk.choices is None and chunk.usage is None)
 
 
 def _is_done(payload: bytes) -> bool:
@@ -185,9 +191,12 @@ class DocumentDecoder(AnswerDecoder):
 
     def _read(self, tokens: list[Token]) -> None:
         try:
+            if self._body.startswith(BOM):
+                del self._body[: len(BOM)]
             answer = read_chunk(self._body)
-            if answer.error:
-                self.failure = refusal_in_stream(answer.error, self._redact)
+            error = error_in(read_value(self._body)) if _may_be_error(answer) else None
+            if error is not None:
+                self.failure = refusal_in_stream(error, self._redact)
                 return
             self.take(answer, self._body, tokens)
             self.done = True

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, TypeAlias, TypedDict
 
-from ._answer import AnswerInfo, Choice, Logprob, ToolCall, ToolCallDelta
+from ._answer import AnswerInfo, Choice, Logprob, ToolCall, ToolCallDelta, says_nothing
 from ._errors import InvalidRequest, Phase, WorkerError, error_from_dict, shown
 from ._metrics import Metrics
 from ._values import Value, read, read_json
@@ -188,8 +188,13 @@ class Completion(Value):
                 {
                     "id": call.id,
                     "type": "function",
-                    # vLLM refuses a call whose arguments are no JSON.
-                    "function": {"name": call.name, "arguments": call.arguments.strip() or "{}"},
+                    "function": {
+                        "name": call.name,
+                        # vLLM refuses a call whose arguments are no JSON object.
+                        "arguments": "{}"
+                        if says_nothing(call.arguments)
+                        else call.arguments.strip(),
+                    },
                 }
                 for call in self.tool_calls
             ]

@@ -13,6 +13,10 @@ _GZIP_OR_ZLIB = 47  # zlib's window bits for "look which of the two it is"
 _RAW = -15  # and for deflate without zlib's frame
 
 
+class NotAsCoded(zlib.error):
+    """The body is not what it is said to be: nothing came out of it."""
+
+
 class Inflater:
     """Pushed with compressed bytes, gives what is in them as soon as it can be known.
 
@@ -36,6 +40,7 @@ class Inflater:
         # Where zlib was when it last had room, what it was fed since, and how much data it gave.
         self._before, self._fed, self._given = self._member, b"", 0
         self._full = False  # zlib stopped for want of room, and may hold more than it tells
+        self._begun = False  # data came out of it
 
     @property
     def holds_bytes(self) -> bool:
@@ -55,6 +60,9 @@ class Inflater:
             room -= len(piece)
             self._full = room <= 0
         self._wire = wire
+        self._begun = self._begun or any(data)
+        if self.failure is not None and not self._begun:
+            self.failure = NotAsCoded(*self.failure.args)
         return b"".join(data)
 
     def _tell_form(self, wire: bytes) -> bytes:

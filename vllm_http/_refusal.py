@@ -15,10 +15,10 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ._errors import EngineUnavailable, InvalidRequest, WorkerError
-from ._failures import GARBAGE, UNNUMBERED, of_status
+from ._errors import InvalidRequest, WorkerError
+from ._failures import GARBAGE, UNNUMBERED, UNREACHABLE, of_status
 from ._redact import Redactor
-from ._values import well_formed
+from ._refusal_forms import error_in, has_words, number_of, words_of
 from ._web_page import page_in
 
 
@@ -45,8 +45,12 @@ def refusal(
     location: str = "",
     who: str = "engine",
     about: str = "",
+    begun: bool = False,
 ) -> WorkerError:
     """The error for an HTTP status, or for the ``code`` of an error inside a stream.
+
+    In two cases a 4xx is not the caller's fault: where the answer has begun, since its request was
+    good, and where the engine is dead (vLLM up to 0.12 gives it a 400 inside a stream).
 
     Args:
         status: None when the engine gave an error without a number.
@@ -55,6 +59,7 @@ def refusal(
         location: Where a redirect points, redacted.
         who: Whose refusal it is.
         about: What we have to say of it, to be put before the engine's own words.
+        begun: Whether a part of the answer had come.
     """
     if status is None:
         return UNNUMBERED.error(f"{who} sent an error: {text}" if text else f"{who} sent an error")
@@ -62,7 +67,10 @@ def refusal(
     message = f"{said}: {text}" if text else said
     if 300 <= status < 400:
         message = f"{said}, a redirect to {location or 'nowhere'}; redirects are not followed"
-    return of_status(status).error(message, status=status, retry_after_ms=retry_after_ms)
+    row = of_status(status)
+    if row.cls is InvalidRequest and (begun or _ENGINE_DEAD.match(text)):
+        row = UNREACHABLE
+    return row.error(message, status=status, retry_after_ms=retry_after_ms)
 
 
 def refusal_of_answer(
@@ -88,22 +96,14 @@ def refusal_of_answer(
 
 
 def refusal_in_stream(error: Any, redact: Redactor, *, begun: bool = False) -> WorkerError:
-    """The error for ``{"error": ...}`` inside a 200 stream; its class follows from its ``code``.
-
-    But for two cases in which a 4xx is not the caller's fault: an answer that has begun, since its
-    request was good, and a dead engine (vLLM up to 0.12 gives it a 400 there).
+    """The error for one inside a 200 stream; its class follows from its number.
 
     Args:
-        error: What stood there; JSON of any kind.
+        error: What stood there, in any form.
         redact: Applied to its text.
         begun: Whether a part of the answer had come.
     """
-    status = _code_of(error)
-    text = _text_of_error(error)
-    failure = refusal(status, redact(text))
-    if isinstance(failure, InvalidRequest) and (begun or _ENGINE_DEAD.match(text)):
-        return EngineUnavailable(failure.message, status=status)
-    return failure
+    return refusal(number_of(error), redact(words_of(error)), begun=begun)
 
 
 def refusal_of_event(data: str, redact: Redactor, *, begun: bool) -> WorkerError:
@@ -111,27 +111,15 @@ def refusal_of_event(data: str, redact: Redactor, *, begun: bool) -> WorkerError
     error: Any = data
     with contextlib.suppress(ValueError, RecursionError):
         error = json.loads(data)
-    if isinstance(error, dict):
-        error = error.get("error") or error.get("detail") or error
     return refusal_in_stream(error, redact, begun=begun)
 
 
 _ENGINE_DEAD = re.compile(
-    r"EngineCore encountered an issue|Engine loop is not running|Background loop (has|is)\b"
-    r"|Engine process .*died"
+    r"(?:\w*Error: )?(?:EngineCore encountered an issue|Engine loop is not running"
+    r"|Background loop (?:has|is)\b|Engine process .*died"
+    r"|cannot schedule new futures after shutdown)"
 )
 """How vLLM's own exceptions of a dead engine begin: of version 1 of its engine, and of 0."""
-
-
-def _code_of(error: Any) -> int | None:
-    """The status that an error names, as a number or as text."""
-    named = error if isinstance(error, dict) else {}
-    for code in (named.get("code"), named.get("status"), named.get("status_code")):
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            number = float(code)  # type: ignore[arg-type]
-            if number.is_integer() and 400 <= number < 600:
-                return int(number)
-    return None
 
 
 def refusal_of_proxy(status: int, asked: Asked) -> WorkerError:
@@ -163,35 +151,27 @@ def _about(status: int, page: bool, asked: Asked | None) -> str:
 
 
 def refusal_in_document(body: bytes, redact: Redactor) -> WorkerError | None:
-    """The error that a JSON document is instead of an answer, where its ``code`` says which."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    error = value.get("error") if isinstance(value, dict) else None
-    refused = refusal_in_stream(error, redact) if error else None
-    return refused if refused is not None and refused.status is not None else None
+    """The error that a JSON document in a 200 is instead of an answer; None if it is none."""
+    error = error_in(_json(body))
+    return None if error is None else refusal_in_stream(error, redact)
 
 
 def text_of_body(body: bytes) -> str:
     """The words of an error in any of the forms that vLLM and gateways have; else the body."""
-    text = body.decode("utf-8", "replace").strip()
+    value = _json(body)
+    if isinstance(value, list) and (listed := error_in(value)) is not None:
+        value = listed
+    if isinstance(value, dict) and has_words(value):
+        return words_of(value)
+    return body.decode("utf-8", "replace").strip()  # HTML of a gateway, or nothing
+
+
+def _json(body: bytes) -> Any:
+    """Its value; None if it is no JSON."""
     try:
-        value = json.loads(text)
+        return json.loads(body.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        return text  # HTML of a gateway, or nothing
-    if isinstance(value, dict):
-        for key in ("error", "detail", "message"):
-            if value.get(key):
-                return _text_of_error(value[key])
-    return text
-
-
-def _text_of_error(error: Any) -> str:
-    text = error.get("message") if isinstance(error, dict) else error
-    if not isinstance(text, str):
-        text = json.dumps(error, ensure_ascii=False)
-    return str(well_formed(text))
+        return None
 
 
 def parse_retry_after(value: str | None) -> int | None:

@@ -18,7 +18,11 @@ from sseclient import SSEClient
 # sseclient-py logs each event, under the module of its subclass: ours.
 logging.getLogger(__name__).disabled = True
 
-_BOM = b"\xef\xbb\xbf"
+_OF_ANSWERS = ('"choices"', '"delta"')
+"""What events with a piece of an answer hold: vLLM's, and those of other APIs (OpenAI's Responses,
+Anthropic's)."""
+
+BOM = b"\xef\xbb\xbf"
 
 
 class EventFramer(SSEClient):
@@ -71,11 +75,11 @@ class EventFramer(SSEClient):
 
     def _without_bom(self, chunk: bytes) -> bytes:
         head = (self._head or b"") + chunk
-        if len(head) < len(_BOM) and _BOM.startswith(head):
+        if len(head) < len(BOM) and BOM.startswith(head):
             self._head = head
             return b""
         self._head = None
-        return head.removeprefix(_BOM)
+        return head.removeprefix(BOM)
 
     def _with_plain_line_ends(self, chunk: bytes) -> bytes:
         """The chunk with LF for CRLF and CR; a CRLF may be split between two chunks."""
@@ -129,13 +133,13 @@ class EventFramer(SSEClient):
         payloads: list[bytes] = []
         try:
             for event in self.events():
-                if event.event == "error":
+                if event.event.lower() == "error":
                     self.error = event.data
                     break
                 # A gateway may give [DONE] a type of its own; no chunk looks like it.
                 if event.data and (event.event == "message" or event.data.strip() == "[DONE]"):
                     payloads.append(event.data.encode())
-                elif '"choices"' in event.data:
+                elif any(name in event.data for name in _OF_ANSWERS):
                     self.skipped = event.event
         except UnicodeDecodeError as failure:
             self.failure = f"an event that is not UTF-8 ({failure.reason})"

@@ -17,15 +17,16 @@ from ._chunk import (
     metrics_of,
     prompt_logprobs_of,
 )
-from ._chunk_reader import NotAChunk, read_envelope, unread_member
+from ._chunk_reader import NotAChunk, read_envelope, strange_member, unread_member
 from ._errors import StreamingError
 from ._events import Token
+from ._failures import GARBAGE
 from ._metrics import RequestMetrics
 from ._tool_calls import Piece, ToolCalls
 
 
-_NO_ANSWER = ("abort", "error")
-"""Finish reasons of requests that the engine gave up."""
+_NO_ANSWER = ("abort", "error", "cancelled")
+"""Finish reasons of requests that the engine gave up. What the caller cancelled has no answer."""
 
 
 class _ChoiceTally:
@@ -91,6 +92,7 @@ class Tally:
         self._expected = choices
         self._by_ids = 0  # how many more tokens there are by their ids than pieces
         self.unread: str | None = None
+        self._strange: str | None = None  # in an event without choices, before any with
         self._choices: dict[int, _ChoiceTally] = {}
         self._first = _NOTHING  # tells of model and prompt
         self._last = _NOTHING  # tells of the engine
@@ -148,6 +150,9 @@ class Tally:
             if not self.content and self.unread is None:
                 self.unread = unread_member(payload)
         else:
+            nothing = chunk.choices is None and chunk.usage is None
+            if nothing and not self._choices and self._strange is None:
+                self._strange = strange_member(payload)
             self._last = _newer(self._last, read_envelope(payload))
         if chunk.usage is not None:
             self.usage = chunk.usage if self.usage is None else _newer(self.usage, chunk.usage)
@@ -208,6 +213,11 @@ class Tally:
             if reason in reasons:
                 raise StreamingError(f"engine aborted the request (finish_reason {reason})")
 
+    def check_read(self) -> None:
+        """Raises `StreamingError` if there was content of a kind that is not read, and no other."""
+        if self.unread and not self.content:
+            raise GARBAGE.error(f"engine sent its answer in {self.unread}, which is not read")
+
     def check_finished(self) -> None:
         """The verdict on an answer that has come to its end.
 
@@ -216,9 +226,11 @@ class Tally:
                 content of a kind that is not read, and no other.
         """
         self.check_not_aborted()
-        if self.unread and not self.content:
-            raise StreamingError(
-                f"engine sent its answer in {self.unread}, which is not read", retriable=False
+        self.check_read()
+        if self._strange is not None and not self._choices:
+            raise GARBAGE.error(
+                f"engine sent events with {self._strange} and without choices: this is no answer "
+                "of vLLM's"
             )
         finished = sum(tally.finish_reason is not None for tally in self._choices.values())
         if finished < self._expected:

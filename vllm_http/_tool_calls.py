@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ._answer import ToolCall, ToolCallDelta
+from ._answer import ToolCall, ToolCallDelta, says_nothing
 
 
 _CUT = (None, "length", "abort", "error")
@@ -34,15 +34,25 @@ class _Growing:
         self.name = ""
         self.arguments: list[str] = []
 
+    def news(self, place: int, piece: Piece) -> ToolCallDelta:
+        """What a piece tells of this call that was not told before."""
+        id = None if self.id else piece.id
+        name = (piece.name or "").removeprefix(self.name) or None
+        return ToolCallDelta(place, id, name, piece.arguments)
+
     def add(self, piece: ToolCallDelta) -> None:
         self.id = self.id or piece.id or ""
-        self.name = self.name or piece.name or ""
+        self.name += piece.name or ""
         if piece.arguments:
             self.arguments.append(piece.arguments)
 
     def call(self, finish_reason: str | None) -> ToolCall:
         arguments = "".join(self.arguments)
-        return ToolCall(self.id, self.name, arguments, _is_complete(arguments, finish_reason))
+        complete = bool(self.name) and _is_complete(arguments, finish_reason)
+        return ToolCall(self.id, self.name, arguments, complete)
+
+
+_NOTHING = _Growing()
 
 
 class ToolCalls:
@@ -65,15 +75,17 @@ class ToolCalls:
                 place = self._place(piece, before)
                 if piece.number is not None:
                     self._by_number[piece.number] = place
-                taken.append(ToolCallDelta(place, piece.id, piece.name, piece.arguments))
-                self.add(taken[-1])
+                if piece.id:
+                    self._by_id.setdefault(piece.id, place)
+                news = self._calls.get(place, _NOTHING).news(place, piece)
+                if news.id or news.name or news.arguments:
+                    taken.append(news)
+                self.add(news)
         return taken
 
     def add(self, piece: ToolCallDelta) -> None:
         """A piece whose index is its place, as `take` made it."""
         self._calls.setdefault(piece.index, _Growing()).add(piece)
-        if piece.id:
-            self._by_id.setdefault(piece.id, piece.index)
         self._latest = piece.index
 
     def so_far(self, finish_reason: str | None) -> list[ToolCall]:
@@ -102,7 +114,7 @@ def _begins(current: _Growing, piece: Piece, *, same_event: bool) -> bool:
     """Whether a piece is not more of the current call, but the first of the next.
 
     An id alone does not tell: early versions of vLLM made up a new one for each piece. Nor does a
-    name alone: some gateways repeat it; but not twice in one event.
+    name alone: some gateways repeat it, though not twice in one event, and some send it in parts.
     """
     _, id, name, arguments = piece
     if not name:
@@ -111,14 +123,17 @@ def _begins(current: _Growing, piece: Piece, *, same_event: bool) -> bool:
         return True
     if not current.name:
         return False
-    if name != current.name or (same_event and not id):
+    if same_event and not id:
         return True
+    if name != current.name:
+        # A part of the name. Who has given this call an id gives the next one an id as well.
+        return bool(same_event or current.arguments or not current.id)
     more = bool(arguments) and _is_object("".join(current.arguments))
     return more and (same_event or not id)
 
 
 def _is_complete(arguments: str, finish_reason: str | None) -> bool:
-    if not arguments.strip():
+    if says_nothing(arguments):
         return finish_reason not in _CUT
     # vLLM 0.32 makes up "{}" for a call that max_tokens cuts just behind its name.
     return _is_object(arguments) and (finish_reason != "length" or arguments != "{}")

@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection
 from ._connections import POOLS, exchanging
 from ._connections_exchange import Exchange
 from ._errors import WorkerError
-from ._failures import GARBAGE
+from ._failures import GARBAGE, INVALID
 from ._redact import Redactor
 from ._refusal import Asked, page_instead
 from ._transport_answer import Answer
@@ -100,6 +100,9 @@ class Transport:
     Args:
         endpoint: Where the engine is; with the environment, where that counts.
         redact: Applied to all text that comes from elsewhere.
+
+    Raises:
+        InvalidRequest: Nothing can be asked at its URL.
     """
 
     def __init__(self, endpoint: Endpoint, redact: Redactor) -> None:
@@ -108,6 +111,7 @@ class Transport:
         self._asked: dict[str, Asked] = {}
         self._first: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._http = _Adapter(self._endpoint.connections)
+        self._check_url()
 
     def stream(
         self,
@@ -168,6 +172,15 @@ class Transport:
         The pools' finalizers close the child's copies of idle sockets; they take no lock.
         """
         self._http = _Adapter(self._endpoint.connections)
+
+    def _check_url(self) -> None:
+        try:
+            self._request("GET", "/version", {})
+        except (requests.exceptions.RequestException, UnicodeError) as failure:
+            said = self._redact(str(failure))
+        else:
+            return
+        raise INVALID.error(f"base_url: {said}")
 
     def _send(
         self,

@@ -29,8 +29,10 @@ PATIENCE = 1.0
 """Seconds for the words of a refusal, which are shown; what it means is known without them."""
 
 _MAX_SHOWN = 65536  # bytes of them
-_PLAIN = ("", "identity", "none")  # the last is no coding, and some servers name it all the same
 _CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+# The rest of IANA's list. What is not in it says nothing of the body, whoever sends it: "none",
+# "utf-8", "chunked", ...
+_OTHERS = ("br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "aes128gcm")
 
 
 class Answer:
@@ -86,7 +88,8 @@ class Answer:
 
     def _of_another_kind(self, kind: str, wanted: str) -> WorkerError:
         beginning = self._beginning()
-        if (refused := refusal_in_document(beginning, self._redact)) is not None:
+        refused = refusal_in_document(beginning, self._redact)
+        if refused is not None and refused.status is not None:
             return refused
         page = page_in(beginning, kind)
         if page is not None:
@@ -94,8 +97,8 @@ class Answer:
         said = self._redact(text_of_body(beginning))
         if "event-stream" in wanted and "json" in kind.lower():
             said = f'a stream was asked for; does a gateway before it drop "stream"? {said}'
-        # Without a content type it was cut in its headers, as far as http.client can tell.
-        return (GARBAGE if kind else CUT).error(
+        # With neither type nor body it was cut in its headers, as far as http.client can tell.
+        return (GARBAGE if kind or beginning else CUT).error(
             f"engine answered 200 for {self._asked.url} with "
             f"{self._redact(kind) or 'no content type'}, not {wanted}: {said}"
         )
@@ -107,7 +110,8 @@ class Answer:
             StreamingError: It is in a coding that was not asked for.
         """
         said = self._response.headers.get("Content-Encoding", "")
-        codings = [c for c in (c.strip().lower() for c in said.split(",")) if c not in _PLAIN]
+        named = [coding.strip().lower() for coding in said.split(",")]
+        codings = [coding for coding in named if coding in _CODINGS or coding in _OTHERS]
         if not codings:
             return Body(self._response, self._exchange.response, "identity")
         if len(codings) == 1 and codings[0] in _CODINGS:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ._connections_exchange import Exchange
+from ._refusal import refusal_in_document
 from ._transport import Transport
 
 
 MAX_ANSWER_BYTES = 256 * 2**20
 """Bytes of one answer: a thousand embeddings of 4096 numbers are 22 MB in base64, 86 MB as text."""
+
+_LARGEST_REFUSAL = 65536  # bytes; what is larger is an answer, and is read once
 
 
 class DocumentTransport(Transport):
@@ -27,8 +30,13 @@ class DocumentTransport(Transport):
 
         Raises:
             Aborted: The exchange was aborted before its request went out.
-            WorkerError: The engine could not be reached, refused, or broke off.
+            WorkerError: The engine could not be reached, refused, be it inside a 200, or broke off.
         """
         headers = {"Content-Type": "application/json", **headers}
         answer = self._send(exchange, "POST", path, body, headers, connect_timeout)
-        return answer.document(MAX_ANSWER_BYTES + 1)
+        document = answer.document(MAX_ANSWER_BYTES + 1)
+        if len(document) <= _LARGEST_REFUSAL:
+            refused = refusal_in_document(document, self._redact)
+            if refused is not None:
+                raise refused
+        return document

@@ -16,8 +16,9 @@ import requests
 import urllib3
 
 from ._connections_exchange import Aborted, Exchange
-from ._errors import InvalidRequest, Timeout, WorkerError
-from ._failures import CUT, UNREACHABLE, UNUSABLE
+from ._errors import Timeout, WorkerError, shown
+from ._failures import CUT, GARBAGE, INVALID, UNREACHABLE, UNUSABLE
+from ._inflate import NotAsCoded
 from ._redact import Redactor
 from ._refusal import Asked, refusal_of_proxy
 
@@ -46,22 +47,29 @@ def connection_error(
         error = Timeout(f"{base_url} did not take the connection in time", phase="connect")
     elif isinstance(failure, Aborted):
         return failure
-    elif isinstance(failure, requests.exceptions.InvalidURL):
-        error = InvalidRequest(redact(f"request: {failure}"))
+    elif any(isinstance(cause, _BAD_URL) for cause in _causes(failure)):
+        error = INVALID.error(redact(f"base_url: {_reason(failure)}"))
     elif exchange.unread and exchange.status is None and _died(failure):
         return StaleConnection()
     elif not exchange.requested and exchange.status not in (None, 200):
         error = refusal_of_proxy(exchange.status, asked)
     else:
         row = UNREACHABLE if _may_pass(failure) else UNUSABLE
-        error = row.error(redact(f"no answer from {base_url}: {_reason(failure)}"))
+        who = f"proxy {asked.proxy}" if asked.proxy and not exchange.requested else base_url
+        error = row.error(redact(f"no answer from {who}: {_told(failure)}"))
     error.__cause__ = _root(failure)
     return error
 
 
+_BAD_URL = (requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError)
+
+
 def body_error(failure: Exception) -> WorkerError:
     """What to raise for one of `BODY`."""
-    error = CUT.error(f"connection broke: {_reason(failure)}")
+    if isinstance(failure, NotAsCoded):
+        error = GARBAGE.error(f"engine sent a body that is not what it is coded as: {failure}")
+    else:
+        error = CUT.error(f"connection broke: {_reason(failure)}")
     error.__cause__ = _root(failure)
     return error
 
@@ -80,8 +88,39 @@ def _reason(failure: BaseException) -> str:
     for cause in reversed(_causes(failure)):
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
+        if isinstance(cause, http.client.IncompleteRead):
+            return "it was closed in the midst of the answer"
     root = _causes(failure)[-1]
     return str(root) or type(root).__name__
+
+
+def _told(failure: Exception) -> str:
+    """The same of a connection that gave no answer, and what to do where that is known."""
+    reason = _reason(failure)
+    for cause in _causes(failure):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"{reason}; an authority of your own is named by verify=<path to its file>"
+        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+            return f"{reason}; where it speaks no TLS, its URL begins with http://"
+        if isinstance(cause, _NOT_HTTP) and not isinstance(cause, ConnectionError):
+            line = cause.args[0]
+            if isinstance(cause, http.client.BadStatusLine) and _is_cut(line):
+                return "the connection was closed in the midst of its first line"
+            if line.startswith(_TLS_RECORDS):
+                return "it speaks TLS, so its URL begins with https://"
+            return f"it does not speak HTTP/1.1; its answer begins with {shown(line)}"
+    return reason
+
+
+_NOT_HTTP = (http.client.BadStatusLine, http.client.UnknownProtocol)
+"""Of a first line, which is their argument; a RemoteDisconnected is one without any."""
+
+_TLS_RECORDS = ("\x15\x03", "\x16\x03")  # an alert, a handshake
+
+
+def _is_cut(line: str) -> bool:
+    """Whether a first line that is none may be the beginning of one."""
+    return not line.endswith("\n") and line[:5] == "HTTP/"[: len(line)]
 
 
 def _root(failure: BaseException) -> BaseException:
@@ -102,6 +141,9 @@ def _may_pass(failure: Exception) -> bool:
             return _tls_was_cut(cause)
         if isinstance(cause, socket.gaierror):
             return cause.errno in _NO_SUCH_NAME_YET
+        if isinstance(cause, http.client.HTTPException) and not isinstance(cause, ConnectionError):
+            # What answers is no HTTP server, or sends more headers than anybody reads.
+            return isinstance(cause, http.client.BadStatusLine) and _is_cut(cause.args[0])
     tls = (requests.exceptions.SSLError, urllib3.exceptions.SSLError)
     return not any(isinstance(cause, tls) for cause in causes)
 
