@@ -12,14 +12,14 @@ from ._errors import AdapterClosed
 from ._events import Completion, TokenEvent
 from ._fork import tell_in_child
 from ._gate import Gate
-from ._limits import check_id
+from ._limits import check_id, flag
 from ._options import (
     check_cert,
     check_count,
     check_headers,
-    check_paths,
     check_proxies,
     check_type,
+    check_verify,
     secrets_in,
 )
 from ._reader import Reader
@@ -80,7 +80,7 @@ class VllmHttpAdapter(Calls):
         headers: Mapping[str, str] | None = None,
         proxies: Mapping[str, str] | None = None,
         trust_env: bool = False,
-        verify: bool | str = True,
+        verify: bool | str | os.PathLike[str] = True,
         cert: str | tuple[str, str] | None = None,
         pool_id: str | None = None,
         replica_id: str | None = None,
@@ -95,11 +95,12 @@ class VllmHttpAdapter(Calls):
         self._labels = Labels(pool_id, replica_id)
         concurrency = check_count("max_concurrency", max_concurrency, least=1)
         self._max_concurrency = concurrency
+        flag("trust_env", trust_env)
         endpoint = Endpoint(
             base_url=self.base_url,
             headers=check_headers(headers, api_key),
             proxies=check_proxies(proxies),
-            verify=check_paths("verify", verify),
+            verify=check_verify(verify),
             cert=check_cert(cert),
             trust_env=trust_env,
             connections=concurrency + 4,  # the small calls' as well
@@ -155,8 +156,9 @@ class VllmHttpAdapter(Calls):
             ordered: Yield in the order of the tasks; else as they finish.
 
         Raises:
-            InvalidRequest: `in_flight` is less than 1.
+            InvalidRequest: `in_flight` is less than 1, or `ordered` neither True nor False.
         """
+        flag("ordered", ordered)
         room = self._in_flight(in_flight)
         return map_tasks(self._prepare, self._slots.admit, tasks, room, self._queue_size, ordered)
 

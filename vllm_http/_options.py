@@ -54,9 +54,31 @@ def check_paths(name: str, value: P) -> P:
         InvalidRequest: One does not.
     """
     for path in value if isinstance(value, tuple) else (value,):
-        if isinstance(path, (str, os.PathLike)) and not os.path.exists(path):
+        if isinstance(path, (str, os.PathLike)) and not _exists(path):
             raise InvalidRequest(f"{name}: no such file or folder: {shown(path)}")
     return value
+
+
+def _exists(path: str | os.PathLike[str]) -> bool:
+    with contextlib.suppress(ValueError):  # a NUL or a lone surrogate in it
+        return os.path.exists(path)
+    return False
+
+
+def check_verify(verify: object, name: str = "verify") -> bool | str:
+    """Whether to check the server's certificate, or the path of the CA bundle to check it by.
+
+    Nothing else: whatever is false would turn the check off without a word, as requests takes it.
+
+    Raises:
+        InvalidRequest: It is neither, or the path does not exist.
+    """
+    if isinstance(verify, bool):
+        return verify
+    path = os.fspath(verify) if isinstance(verify, os.PathLike) else verify
+    if not isinstance(path, str):
+        raise InvalidRequest(f"{name}: {shown(verify)} is neither True, False nor a path")
+    return check_paths(name, path)
 
 
 def _bearer(api_key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
@@ -88,8 +110,10 @@ def check_cert(cert: str | tuple[str, str] | None) -> tuple[str, str] | None:
     if cert is None:
         return None
     pair = cert if isinstance(cert, tuple) else (cert, cert)
+    if len(pair) != 2 or not all(isinstance(path, (str, os.PathLike)) for path in pair):
+        raise InvalidRequest(f"cert: {shown(cert)} is neither a path nor a pair of paths")
     for path in check_paths("cert", pair):
-        if isinstance(path, (str, os.PathLike)) and _has_password(path):
+        if _has_password(path):
             raise InvalidRequest(f"cert: the key in {shown(path)} has a password; it must not")
     return pair
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import requests
 
 from ._errors import InvalidRequest
-from ._options import check_proxies
+from ._options import check_proxies, check_verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Endpoint:
             self.base_url,
             {**self._netrc(), **self.headers},
             check_proxies({scheme: proxy} if proxy else {}),
-            found["verify"],
+            check_verify(found["verify"], "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE"),
             found["cert"],
             False,
             self.connections,
