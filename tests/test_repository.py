@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "_errors",
         "_failures",
+        "_frames",
         "_limits",
         "_threads",
         "_redact",

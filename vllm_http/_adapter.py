@@ -11,6 +11,7 @@ from ._bulk import map_tasks, stream_many
 from ._errors import AdapterClosed
 from ._events import Completion, TokenEvent
 from ._fork import tell_in_child
+from ._frames import frameless
 from ._gate import Gate
 from ._limits import check_id, flag
 from ._options import (
@@ -66,6 +67,7 @@ class VllmHttpAdapter(Calls):
         InvalidRequest: An argument is out of its limits; named with its value.
     """
 
+    @frameless
     def __init__(
         self,
         base_url: str,
@@ -117,6 +119,7 @@ class VllmHttpAdapter(Calls):
         self._pid = os.getpid()
         tell_in_child(self)
 
+    @frameless
     def submit(self, task: TaskRequest, *, timeouts: Timeouts | None = None) -> TokenStream:
         """Start a task and return its stream at once.
 
@@ -140,6 +143,7 @@ class VllmHttpAdapter(Calls):
             raise
         return stream
 
+    @frameless
     def map(
         self, tasks: Iterable[TaskRequest], *, in_flight: int | None = None, ordered: bool = True
     ) -> Iterator[Completion]:
@@ -162,6 +166,7 @@ class VllmHttpAdapter(Calls):
         room = self._in_flight(in_flight)
         return map_tasks(self._prepare, self._slots.admit, tasks, room, self._queue_size, ordered)
 
+    @frameless
     def stream_many(
         self, tasks: Iterable[TaskRequest], *, in_flight: int | None = None
     ) -> Iterator[tuple[TaskRequest, TokenEvent]]:

@@ -193,14 +193,6 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def forget_frames(error: BaseException) -> None:
-    """Tracebacks hold frames, and those the task with its prompt, as long as the error lives."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Unknown):  # our own bugs need theirs
-        cause.__traceback__ = None
-        cause = cause.__cause__
-
-
 def error_from_dict(value: dict[str, Any]) -> WorkerError:
     """The error that `WorkerError.to_dict` wrote, but for its ``partial``.
 

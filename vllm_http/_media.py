@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 
 from ._errors import InvalidRequest, shown
+from ._frames import frameless
 from ._limits import text
 from ._media_types import HEAD, Kind, media_type
 from ._options import check_count
@@ -52,6 +53,7 @@ _WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 _ORIENTATION = 0x0112  # EXIF's tag
 
 
+@frameless
 def image_part(
     source: Source | Picture, *, max_bytes: int = 64 * _MIB, uuid: str | None = None
 ) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def image_part(
     return _part("image", data, max_bytes, uuid)
 
 
+@frameless
 def audio_part(
     source: Source, *, max_bytes: int = 25 * _MIB, uuid: str | None = None
 ) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def audio_part(
     return _part("audio", source, max_bytes, uuid)
 
 
+@frameless
 def video_part(
     source: Source, *, max_bytes: int = 64 * _MIB, uuid: str | None = None
 ) -> dict[str, Any]:

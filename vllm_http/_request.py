@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -27,7 +27,7 @@ class WireRequest:
     """
 
     path: str
-    body: bytes
+    body: bytes = field(repr=False)  # the prompt is in it
     correlation_id: str
     choices: int
     streamed: bool

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ._errors import InvalidRequest, shown
+from ._frames import frameless
 from ._limits import mapping
 from ._values import Value
 
@@ -52,6 +53,7 @@ class StructuredOutputs(Value):
         return {name: value for name, value in members.items() if value is not None}
 
     @classmethod
+    @frameless
     def from_dict(cls, kvs: Any, *, infer_missing: bool = False) -> StructuredOutputs:
         """The value that `to_dict` wrote, or that goes on the wire.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import requests
 
@@ -26,8 +26,8 @@ class Endpoint:
     """
 
     base_url: str
-    headers: Mapping[str, str]
-    proxies: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    proxies: Mapping[str, str] = field(repr=False)  # a password is in their URLs
     verify: bool | str
     cert: str | tuple[str, str] | None
     trust_env: bool

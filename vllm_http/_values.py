@@ -17,6 +17,7 @@ import msgspec
 from dataclasses_json import DataClassJsonMixin
 
 from ._errors import InvalidRequest, shown
+from ._frames import frameless
 
 
 T = TypeVar("T")
@@ -57,6 +58,7 @@ class Value(DataClassJsonMixin):
     """A dataclass that travels as JSON: ``to_dict``, ``to_json``, and their inverses."""
 
     @classmethod
+    @frameless
     def from_dict(cls: type[V], kvs: Any, *, infer_missing: bool = False) -> V:
         """The inverse of ``to_dict``.
 
@@ -66,6 +68,7 @@ class Value(DataClassJsonMixin):
         return read(cls, kvs, cls._read_custom)
 
     @classmethod
+    @frameless
     def from_json(cls: type[V], s: str | bytes, **options: Any) -> V:  # type: ignore[override]
         """The inverse of ``to_json``.
 
