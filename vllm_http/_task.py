@@ -8,7 +8,7 @@ from collections.abc import Sized
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ._errors import InvalidRequest, shown
+from ._errors import InvalidRequest, named, shown
 from ._frames import frameless
 from ._limits import Endpoint, identifier, kept, mapping, sent, text, token_ids, whole
 from ._structured import StructuredOutputs, response_format, with_schema
@@ -108,7 +108,7 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         told = (
             f"{f.name}={_told(f.name, value)}"
             for f, value in members
-            if value is not None and value is not f.default and value != {}
+            if not (value is None or value is f.default or (isinstance(value, dict) and not value))
         )
         return f"TaskRequest({', '.join(told)})"
 
@@ -208,10 +208,11 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         """
         if not isinstance(kvs, dict):
             raise InvalidRequest(f"task: a JSON object is wanted, not {type(kvs).__name__}")
-        for key in sorted(kvs.keys() - _FIELDS, key=str):
+        for key in kvs:
             if key in _REMOVED:
                 raise InvalidRequest(f"{key}: vLLM has removed it; use {_REMOVED[key]}")
-            raise InvalidRequest(f"{key}: no field of a task; put it into extra_body")
+            if key not in _FIELDS:
+                raise InvalidRequest(f"{named(key)}: no field of a task; put it into extra_body")
         structured = kvs.get("structured_outputs")
         if isinstance(structured, dict):
             kvs = {**kvs, "structured_outputs": StructuredOutputs.from_dict(structured)}

@@ -18,6 +18,7 @@ from dataclasses_json import DataClassJsonMixin
 
 from ._errors import InvalidRequest, shown
 from ._frames import frameless
+from ._redact import printable
 
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ def read_json(name: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as failure:
-        raise InvalidRequest(f"{name}: not JSON: {failure}") from None
+        raise InvalidRequest(f"{name}: not JSON: {printable(str(failure))}") from None
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -96,10 +97,14 @@ def read(kind: type[T], value: object, custom: Callable[[type, Any], Any]) -> T:
     name = kind.__name__.lower().strip("_")
     try:
         result = msgspec.convert(value, kind, dec_hook=custom)
-    except (msgspec.ValidationError, RecursionError) as failure:
-        raise InvalidRequest(f"{name}: {failure}") from None
+    except _CANNOT_BE_READ as failure:
+        raise InvalidRequest(f"{name}: {printable(str(failure))}") from None
     _refuse_unknown(name, result, value)
     return result
+
+
+# A key that is half a surrogate pair has no UTF-8 to look for; a number may be beyond a float.
+_CANNOT_BE_READ = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 def _refuse_unknown(name: str, result: Any, value: Any) -> None:
