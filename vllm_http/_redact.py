@@ -15,6 +15,9 @@ from collections.abc import Iterable
 MAX_TEXT = 2048
 """Characters of an engine's own text that go into an error message."""
 
+MAX_WORD = 100
+"""Characters of what ought to be a word, such as a finish_reason."""
+
 _SHORT = 7
 """Characters below which a known secret is masked as a whole word only: "max" is in "max_tokens".
 
@@ -87,6 +90,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join([sign if sign.isprintable() else _visible(sign) for sign in text])
+
+
+def word(text: str) -> str:
+    """An engine's word as logs and lines for people take it: printable, and its beginning only."""
+    return printable(text[:MAX_WORD])[:MAX_WORD]
 
 
 def _visible(sign: str) -> str:
