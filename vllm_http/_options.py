@@ -16,7 +16,10 @@ from ._errors import InvalidRequest, shown
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
-_SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"auth|key|token|secret|cookie|passw|passphrase|pwd|session|credential|signature|jwt",
+    re.IGNORECASE,
+)
 _OURS = (
     *("content-type", "content-length", "transfer-encoding", "connection", "expect"),
     *("accept-encoding", "x-request-id", "x-correlation-id"),
@@ -190,6 +193,8 @@ def secrets_in(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[s
         if _SECRET_NAME.search(name):
             # An error may quote the header, or the key without its scheme.
             secrets += [value, value.removeprefix("Bearer "), *_basic(value)]
+        if "cookie" in name.lower():
+            secrets += [pair.partition("=")[2].strip() for pair in value.split(";")]
     for url in proxies.values():
         parts = _parts(url)
         if parts.password:
