@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_errors",
         "_failures",
         "_frames",
+        "_host",
         "_limits",
         "_threads",
         "_redact",

@@ -11,6 +11,7 @@ from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ._errors import InvalidRequest, shown
+from ._host import is_host
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
@@ -158,7 +159,7 @@ def _can_be_used(parts: SplitResult) -> bool:
     credentials = unquote(parts.username or "") + unquote(parts.password or "")
     credentials.encode("latin-1")  # as requests does; what cannot be is a ValueError
     return (
-        bool(parts.hostname)
+        is_host(parts.netloc.rpartition("@")[2])
         and parts.scheme in _PROXY_SCHEMES
         and parts.port != 0
         and not _CONTROL.search(credentials)

@@ -27,7 +27,7 @@ It protects little more to look for it inside of words: whoever sees the six dig
 fingerprint can try out all values of that length.
 """
 
-_LOOKED_AT = 65536
+LOOKED_AT = 65536
 """Characters that are worked on: what comes after them is never shown."""
 
 _LEFT_OUT = 4096
@@ -88,8 +88,8 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """The text without secrets on one line, at most `MAX_TEXT` characters of it."""
-        cut = len(text) > _LOOKED_AT
-        text = text[:_LOOKED_AT]
+        cut = len(text) > LOOKED_AT
+        text = text[:LOOKED_AT]
         if self._known is not None:
             text = self._known.sub(self._mask_known, text)
         for pattern in _PATTERNS:

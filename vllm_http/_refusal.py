@@ -17,7 +17,7 @@ from typing import Any
 
 from ._errors import EngineUnavailable, InvalidRequest, WorkerError
 from ._failures import GARBAGE, UNNUMBERED, of_status
-from ._redact import Redactor
+from ._redact import LOOKED_AT, Redactor
 from ._values import well_formed
 from ._web_page import page_in
 
@@ -190,8 +190,19 @@ def text_of_body(body: bytes) -> str:
 def _text_of_error(error: Any) -> str:
     text = error.get("message") if isinstance(error, dict) else error
     if not isinstance(text, str):
-        text = json.dumps(error, ensure_ascii=False)
-    return str(well_formed(text))
+        text = _beginning_of_json(error)
+    return str(well_formed(text[: LOOKED_AT + 1]))  # one more tells that there is more
+
+
+def _beginning_of_json(value: Any) -> str:
+    """A value as JSON, as far as it is looked at."""
+    pieces, size = [], 0
+    for piece in json.JSONEncoder(ensure_ascii=False).iterencode(value):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LOOKED_AT:
+            break
+    return "".join(pieces)
 
 
 def parse_retry_after(value: str | None) -> int | None:
