@@ -23,7 +23,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TOP_LEVEL = {
     *("setup.cfg", "setup.py", "tox.ini", ".gitignore", ".ci"),
     *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
-    *("vllm_http", "tests", "docs", "examples", "benchmarks"),
+    *("vllm_http", "vllm_http_pytest.py", "MANIFEST.in", "tests", "docs", "examples", "benchmarks"),
 }
 
 MAX_LINES = 400
@@ -34,6 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "_errors",
         "_failures",
+        "_frames",
+        "_host",
         "_limits",
         "_threads",
         "_redact",

@@ -11,15 +11,16 @@ from ._bulk import map_tasks, stream_many
 from ._errors import AdapterClosed
 from ._events import Completion, TokenEvent
 from ._fork import tell_in_child
+from ._frames import frameless
 from ._gate import Gate
-from ._limits import check_id
+from ._limits import check_id, flag
 from ._options import (
     check_cert,
     check_count,
     check_headers,
-    check_paths,
     check_proxies,
     check_type,
+    check_verify,
     secrets_in,
 )
 from ._reader import Reader
@@ -66,6 +67,7 @@ class VllmHttpAdapter(Calls):
         InvalidRequest: An argument is out of its limits; named with its value.
     """
 
+    @frameless
     def __init__(
         self,
         base_url: str,
@@ -80,7 +82,7 @@ class VllmHttpAdapter(Calls):
         headers: Mapping[str, str] | None = None,
         proxies: Mapping[str, str] | None = None,
         trust_env: bool = False,
-        verify: bool | str = True,
+        verify: bool | str | os.PathLike[str] = True,
         cert: str | tuple[str, str] | None = None,
         pool_id: str | None = None,
         replica_id: str | None = None,
@@ -95,11 +97,12 @@ class VllmHttpAdapter(Calls):
         self._labels = Labels(pool_id, replica_id)
         concurrency = check_count("max_concurrency", max_concurrency, least=1)
         self._max_concurrency = concurrency
+        flag("trust_env", trust_env)
         endpoint = Endpoint(
             base_url=self.base_url,
             headers=check_headers(headers, api_key),
             proxies=check_proxies(proxies),
-            verify=check_paths("verify", verify),
+            verify=check_verify(verify),
             cert=check_cert(cert),
             trust_env=trust_env,
             connections=concurrency + 4,  # the small calls' as well
@@ -116,6 +119,7 @@ class VllmHttpAdapter(Calls):
         self._pid = os.getpid()
         tell_in_child(self)
 
+    @frameless
     def submit(self, task: TaskRequest, *, timeouts: Timeouts | None = None) -> TokenStream:
         """Start a task and return its stream at once.
 
@@ -139,6 +143,7 @@ class VllmHttpAdapter(Calls):
             raise
         return stream
 
+    @frameless
     def map(
         self, tasks: Iterable[TaskRequest], *, in_flight: int | None = None, ordered: bool = True
     ) -> Iterator[Completion]:
@@ -155,11 +160,13 @@ class VllmHttpAdapter(Calls):
             ordered: Yield in the order of the tasks; else as they finish.
 
         Raises:
-            InvalidRequest: `in_flight` is less than 1.
+            InvalidRequest: `in_flight` is less than 1, or `ordered` neither True nor False.
         """
+        flag("ordered", ordered)
         room = self._in_flight(in_flight)
         return map_tasks(self._prepare, self._slots.admit, tasks, room, self._queue_size, ordered)
 
+    @frameless
     def stream_many(
         self, tasks: Iterable[TaskRequest], *, in_flight: int | None = None
     ) -> Iterator[tuple[TaskRequest, TokenEvent]]:

@@ -7,6 +7,7 @@ from typing import Any
 from ._ask import Asker
 from ._call import Caller
 from ._engine import EngineMetrics, EngineProps, HealthStatus, Model
+from ._frames import frameless
 from ._pooling import Embeddings, Ranked, embedding, reranking, scoring
 from ._probe import Probe
 from ._settings import RetryPolicy, Timeouts
@@ -52,6 +53,7 @@ class Calls:
         self._version = EngineVersion(self._probe.version)
         self._caller = Caller(self._asker, retry, timeouts)
 
+    @frameless
     def embed(
         self,
         input: str | list[str] | list[int] | list[list[int]],
@@ -72,6 +74,7 @@ class Calls:
         """
         return self._caller.call(embedding(input, model, dimensions), extra_body, timeout)
 
+    @frameless
     def score(
         self,
         queries: str | list[str],
@@ -92,6 +95,7 @@ class Calls:
         """
         return self._caller.call(scoring(queries, documents, model), extra_body, timeout)
 
+    @frameless
     def rerank(
         self,
         query: str,
@@ -115,6 +119,7 @@ class Calls:
         question = reranking(query, documents, model, top_n)
         return self._caller.call(question, extra_body, timeout)
 
+    @frameless
     def tokenize(
         self,
         prompt: str | None = None,
@@ -157,6 +162,7 @@ class Calls:
         )
         return self._caller.call(question, extra_body, timeout)
 
+    @frameless
     def detokenize(
         self,
         tokens: list[int],
@@ -172,6 +178,7 @@ class Calls:
         """
         return self._caller.call(detokenization(tokens, model), extra_body, timeout)
 
+    @frameless
     def health(self) -> HealthStatus:
         """Judge the engine, within five seconds. Never raises for a bad engine.
 
@@ -184,6 +191,7 @@ class Calls:
         """
         return self._probe.health()
 
+    @frameless
     def props(self) -> EngineProps:
         """What the engine is and serves.
 
@@ -192,10 +200,12 @@ class Calls:
         """
         return self._probe.props(self._version.known)
 
+    @frameless
     def engine_version(self) -> str:
         """The engine's version, from /version; "unknown" rather than an error."""
         return self._version.learn()
 
+    @frameless
     def models(self) -> list[Model]:
         """The models it serves, then its LoRA adapters: those have a `Model.parent`.
 
@@ -204,6 +214,7 @@ class Calls:
         """
         return self._probe.models()
 
+    @frameless
     def metrics(self) -> EngineMetrics:
         """The engine's own load figures, from /metrics.
 

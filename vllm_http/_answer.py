@@ -158,6 +158,6 @@ class AnswerInfo(Value):
 
     model: str | None = None
     system_fingerprint: str | None = None
-    prompt_text: str | None = None
+    prompt_text: str | None = field(default=None, repr=False)
     kv_transfer_params: dict[str, Any] | None = None
     ec_transfer_params: dict[str, Any] | None = None

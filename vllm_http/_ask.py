@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from ._connections_exchange import Exchange
 from ._errors import AdapterClosed, WorkerError, unforeseen
+from ._frames import forget_frames
 from ._threads import check_not_finalizing, deadline_in, join, patience, start_thread
 from ._transport_documents import DocumentTransport
 
@@ -159,7 +160,9 @@ class Asker:
     def _told(self, failure: Exception) -> WorkerError:
         if self.closed:
             return _closed()
-        return failure if isinstance(failure, WorkerError) else unforeseen(failure)
+        error = failure if isinstance(failure, WorkerError) else unforeseen(failure)
+        forget_frames(error)
+        return error
 
     def _check_open(self) -> None:
         if self.closed:

@@ -11,6 +11,7 @@ from ._collector import Collector
 from ._errors import CapacityExceeded, WorkerError
 from ._events import Completion, End, Error, TokenEvent
 from ._fork import tell_in_child
+from ._frames import forget_frames
 from ._funnel import Funnel, Port
 from ._run import Run
 from ._task import TaskRequest
@@ -76,6 +77,7 @@ class _Intake:
         return True
 
     def _refuse(self, position: int, task: TaskRequest, error: WorkerError) -> None:
+        forget_frames(error)
         port = Port(self._funnel, task, position)
         self._running[port] = None
         port.finish(Error(error))

@@ -12,20 +12,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ._cli_exit import DONE, INTERRUPTED
-from ._cli_lines import say
+from ._cli_lines import say, shown_json, shown_text
 from ._events import End, Error, Started, Token, TokenEvent
 from ._metrics import Metrics
+from ._redact import word
 from ._stream import TokenStream
 
 
 def print_text(stream: TokenStream) -> int:
     """Print the text piece by piece, then the metrics on stderr; see `_print`."""
     last = "\n"
+    form = shown_text if sys.stdout.isatty() else str
 
     def show(event: TokenEvent) -> None:
         nonlocal last
         if isinstance(event, Token):
-            print(event.text, end="", flush=True)
+            print(form(event.text), end="", flush=True)
             last = event.text[-1:] or last
         elif isinstance(event, (End, Error)) and last != "\n":
             print(flush=True)
@@ -35,7 +37,8 @@ def print_text(stream: TokenStream) -> int:
 
 def print_json(stream: TokenStream) -> int:
     """Print one event a line, then the metrics on stderr; see `_print`."""
-    return _print(stream, stream, lambda event: print(event.to_json(), flush=True))
+    form = shown_json if sys.stdout.isatty() else str
+    return _print(stream, stream, lambda event: print(form(event.to_json()), flush=True))
 
 
 def _print(
@@ -73,7 +76,7 @@ def summary(end: End) -> str:
         parts.append(f"{rate:.1f} tokens/s")
     if metrics.attempts > 1:
         parts.append(f"{metrics.attempts} attempts")
-    return ", ".join([*parts, f"finish_reason {end.finish_reason}"])
+    return ", ".join([*parts, f"finish_reason {word(end.finish_reason)}"])
 
 
 def _tokens_per_second(metrics: Metrics) -> float | None:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import reprlib
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ._redact import printable
+
 
 if TYPE_CHECKING:
     from ._events import Completion
@@ -181,24 +183,23 @@ def _rebuild(cls: type[WorkerError], message: str, details: dict[str, Any]) -> W
     return cls(message, **details)
 
 
+_MOST_NAMED = 12
+
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 80
 
 
 def shown(value: object) -> str:
-    """A refused value as a message shows it: short, whatever it is."""
+    """A refused value as a message shows it: short and on one line, whatever it is."""
     try:
-        return _repr.repr(value)
-    except ValueError:  # an int of more digits than Python prints
+        return printable(_repr.repr(value))
+    except Exception:  # an int of more digits than Python prints, or somebody's own class
         return f"<{type(value).__name__}>"
 
 
-def forget_frames(error: BaseException) -> None:
-    """Tracebacks hold frames, and those the task with its prompt, as long as the error lives."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, Unknown):  # our own bugs need theirs
-        cause.__traceback__ = None
-        cause = cause.__cause__
+def named(key: object) -> str:
+    """A key of somebody's document as the place that a message names: bare, where it is text."""
+    return shown(key)[1:-1] if isinstance(key, str) else shown(key)
 
 
 def error_from_dict(value: dict[str, Any]) -> WorkerError:
@@ -211,5 +212,6 @@ def error_from_dict(value: dict[str, Any]) -> WorkerError:
     cls = _CLASSES.get(str(value.get("error")))
     allowed = {*_DETAILS, "phase"} if cls is Timeout else set(_DETAILS)
     if cls is None or not details.keys() <= allowed:
-        raise InvalidRequest(f"error: not an error of this package: {sorted(value)}")
+        keys = ", ".join(map(named, list(value)[:_MOST_NAMED]))
+        raise InvalidRequest(f"error: not an error of this package: it has {keys or 'no keys'}")
     return cls(str(value.get("message", "")), **details)

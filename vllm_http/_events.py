@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias, TypedDict
 
 from ._answer import AnswerInfo, Choice, Logprob, ToolCall, ToolCallDelta, says_nothing
 from ._errors import InvalidRequest, Phase, WorkerError, error_from_dict, shown
+from ._frames import frameless
 from ._metrics import Metrics
 from ._values import Value, read, read_json
 
@@ -249,6 +250,7 @@ _EVENTS: dict[str, type[Started | Token | End | Error]] = {
 }
 
 
+@frameless
 def event_from_dict(value: dict[str, Any]) -> TokenEvent:
     """The event that ``to_dict`` wrote.
 
@@ -264,6 +266,7 @@ def event_from_dict(value: dict[str, Any]) -> TokenEvent:
     return read(_EVENTS[kind], values, _read_error)
 
 
+@frameless
 def event_from_json(text: str | bytes) -> TokenEvent:
     """The event that ``to_json`` wrote.
 

@@ -7,6 +7,7 @@ logprobs, choices, prompts at once) is left to the server.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import Any, Literal, TypeAlias
@@ -38,11 +39,14 @@ def kept(check: Check, *, default: Any = None) -> Any:
 
 
 def whole(least: int, most: int | None = None) -> Check:
-    """A whole number within limits."""
+    """A whole number within limits; without an upper one, of 64 bits, as the engine's are."""
     limit = f">= {least}" if most is None else f"from {least} to {most}"
+    bound = INT64 - 1 if most is None else most
 
     def check(name: str, value: Any) -> None:
-        if type(value) is not int or value < least or (most is not None and value > most):
+        if type(value) is int and most is None and value > bound:
+            raise InvalidRequest(f"{name}: {shown(value)} has more than 64 bits")
+        if type(value) is not int or not least <= value <= bound:
             raise InvalidRequest(f"{name}: {shown(value)} is not a whole number {limit}")
 
     return check
@@ -57,7 +61,7 @@ def number(least: float, most: float = math.inf, *, above: bool = False) -> Chec
             not _is_number(value)
             or not least <= value <= most
             or (above and value == least)
-            or not math.isfinite(value)
+            or not -sys.float_info.max <= value <= sys.float_info.max
         ):
             raise InvalidRequest(f"{name}: {shown(value)} is not a number in {limit}")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 
 from ._errors import InvalidRequest, shown
+from ._frames import frameless
 from ._limits import text
 from ._media_types import HEAD, Kind, media_type
 from ._options import check_count
@@ -52,6 +53,7 @@ _WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
 _ORIENTATION = 0x0112  # EXIF's tag
 
 
+@frameless
 def image_part(
     source: Source | Picture, *, max_bytes: int = 64 * _MIB, uuid: str | None = None
 ) -> dict[str, Any]:
@@ -79,10 +81,12 @@ def image_part(
         InvalidRequest: It is empty, too large, cannot be read, is no image or of a type that vLLM
             does not open (0.32: HEIC, SVG). Names the path or type, never the content.
     """
-    data = _png(source) if _is_picture(source) else cast(Source, source)
+    check_count("max_bytes", max_bytes, least=1)
+    data = _png(source, max_bytes) if _is_picture(source) else cast(Source, source)
     return _part("image", data, max_bytes, uuid)
 
 
+@frameless
 def audio_part(
     source: Source, *, max_bytes: int = 25 * _MIB, uuid: str | None = None
 ) -> dict[str, Any]:
@@ -97,6 +101,7 @@ def audio_part(
     return _part("audio", source, max_bytes, uuid)
 
 
+@frameless
 def video_part(
     source: Source, *, max_bytes: int = 64 * _MIB, uuid: str | None = None
 ) -> dict[str, Any]:
@@ -138,6 +143,8 @@ def _url(kind: Kind, source: Source, limit: int) -> str:
 
 def _check_url(kind: Kind, url: str, scheme: str, limit: int) -> None:
     """Refuse a URL that vLLM would not take; it is not shown, since it may hold a signature."""
+    if not url.isprintable():
+        raise InvalidRequest("source: the URL holds a control character; none may")
     if scheme in ("http", "https", "file"):
         return
     if scheme != "data":
@@ -172,9 +179,9 @@ def _read(source: Source, limit: int) -> tuple[bytes | bytearray | memoryview, s
         name = getattr(source, "name", "")  # a number, where it was opened by its descriptor
         try:
             return _read_file(source, limit), name if isinstance(name, str) else ""
-        except (OSError, ValueError) as failure:
-            if isinstance(failure, InvalidRequest):
-                raise
+        except InvalidRequest:
+            raise
+        except Exception as failure:  # somebody's own file fails in its own way
             why = type(failure).__name__
         raise InvalidRequest(f"source: the file cannot be read: {why}")
     wanted = "a path, a URL, bytes or a binary file"
@@ -226,8 +233,40 @@ def _is_picture(source: object) -> TypeGuard[Picture]:
     )
 
 
-def _png(image: Any) -> bytes:
-    file = io.BytesIO()
+class _Bounded(io.BytesIO):
+    """A file in memory that refuses what goes beyond a limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + memoryview(data).nbytes > self._limit:
+            raise _too_large(self._limit)
+        return super().write(data)
+
+
+_MOST_PIXELS = 178_956_970
+"""Pillow, by which vLLM opens a picture, takes a larger one for a bomb and refuses it."""
+
+
+def _check_size(image: Any) -> None:
+    """Before it is decoded and written, which takes several bytes a pixel.
+
+    Raises:
+        InvalidRequest: It has more pixels than vLLM opens.
+    """
+    size = getattr(image, "size", None)
+    if isinstance(size, tuple) and len(size) == 2 and all(type(side) is int for side in size):
+        width, height = size
+        if width * height > _MOST_PIXELS:
+            pixels = f"{shown(width)} x {shown(height)} pixels"
+            raise InvalidRequest(f"source: the image has {pixels}; {_MOST_PIXELS} are allowed")
+
+
+def _png(image: Any, limit: int) -> bytes:
+    file = _Bounded(limit)
+    _check_size(image)
     try:
         exif: Any = getattr(image, "getexif", dict)()
         params: dict[str, Any] = {}
@@ -239,6 +278,8 @@ def _png(image: Any) -> bytes:
         if image.mode not in _PNG_MODES:
             image = image.convert(_WITH_ALPHA.get(image.mode, "RGB"))
         image.save(file, "PNG", **params)
+    except InvalidRequest:
+        raise
     except Exception as failure:  # Pillow reads files late, and each format fails in its own way
         why = type(failure).__name__
     else:

@@ -11,12 +11,16 @@ from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ._errors import InvalidRequest, shown
+from ._host import is_host
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
-_SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"auth|key|token|secret|cookie|passw|passphrase|pwd|session|credential|signature|jwt",
+    re.IGNORECASE,
+)
 _OURS = (
     *("content-type", "content-length", "transfer-encoding", "connection", "expect"),
     *("accept-encoding", "x-request-id", "x-correlation-id"),
@@ -54,9 +58,31 @@ def check_paths(name: str, value: P) -> P:
         InvalidRequest: One does not.
     """
     for path in value if isinstance(value, tuple) else (value,):
-        if isinstance(path, (str, os.PathLike)) and not os.path.exists(path):
+        if isinstance(path, (str, os.PathLike)) and not _exists(path):
             raise InvalidRequest(f"{name}: no such file or folder: {shown(path)}")
     return value
+
+
+def _exists(path: str | os.PathLike[str]) -> bool:
+    with contextlib.suppress(ValueError):  # a NUL or a lone surrogate in it
+        return os.path.exists(path)
+    return False
+
+
+def check_verify(verify: object, name: str = "verify") -> bool | str:
+    """Whether to check the server's certificate, or the path of the CA bundle to check it by.
+
+    Nothing else: whatever is false would turn the check off without a word, as requests takes it.
+
+    Raises:
+        InvalidRequest: It is neither, or the path does not exist.
+    """
+    if isinstance(verify, bool):
+        return verify
+    path = os.fspath(verify) if isinstance(verify, os.PathLike) else verify
+    if not isinstance(path, str):
+        raise InvalidRequest(f"{name}: {shown(verify)} is neither True, False nor a path")
+    return check_paths(name, path)
 
 
 def _bearer(api_key: str | None, headers: Mapping[str, str]) -> dict[str, str]:
@@ -88,8 +114,10 @@ def check_cert(cert: str | tuple[str, str] | None) -> tuple[str, str] | None:
     if cert is None:
         return None
     pair = cert if isinstance(cert, tuple) else (cert, cert)
+    if len(pair) != 2 or not all(isinstance(path, (str, os.PathLike)) for path in pair):
+        raise InvalidRequest(f"cert: {shown(cert)} is neither a path nor a pair of paths")
     for path in check_paths("cert", pair):
-        if isinstance(path, (str, os.PathLike)) and _has_password(path):
+        if _has_password(path):
             raise InvalidRequest(f"cert: the key in {shown(path)} has a password; it must not")
     return pair
 
@@ -131,7 +159,7 @@ def _can_be_used(parts: SplitResult) -> bool:
     credentials = unquote(parts.username or "") + unquote(parts.password or "")
     credentials.encode("latin-1")  # as requests does; what cannot be is a ValueError
     return (
-        bool(parts.hostname)
+        is_host(parts.netloc.rpartition("@")[2])
         and parts.scheme in _PROXY_SCHEMES
         and parts.port != 0
         and not _CONTROL.search(credentials)
@@ -166,6 +194,8 @@ def secrets_in(headers: Mapping[str, str], proxies: Mapping[str, str]) -> list[s
         if _SECRET_NAME.search(name):
             # An error may quote the header, or the key without its scheme.
             secrets += [value, value.removeprefix("Bearer "), *_basic(value)]
+        if "cookie" in name.lower():
+            secrets += [pair.partition("=")[2].strip() for pair in value.split(";")]
     for url in proxies.values():
         parts = _parts(url)
         if parts.password:

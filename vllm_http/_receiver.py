@@ -37,6 +37,7 @@ class Receiver(Gate, Queue[TokenEvent]):
     """
 
     queue: deque[TokenEvent]
+    unfinished_tasks = 0  # of the class as well: gevent's queue has one that cannot be set
 
     def __init__(self, maxsize: int) -> None:
         # All of `Queue.__init__` but its locks, which are plain and of which we use none.

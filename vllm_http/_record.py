@@ -6,6 +6,7 @@ import contextlib
 import logging
 
 from ._events import End, Error
+from ._redact import word
 from ._run import Run
 
 
@@ -36,7 +37,7 @@ def _log_end(run: Run) -> None:
     error = last.error if isinstance(last, Error) else None
     outcome = "error" if error is not None else "cancelled"
     if isinstance(last, End):
-        outcome = last.finish_reason
+        outcome = word(last.finish_reason)
     fields = {
         "job_id": run.job_id,
         "session_id": run.session_id,

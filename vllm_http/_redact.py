@@ -11,9 +11,14 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from ._redact_forms import LONGEST_SIGN, any_form
+
 
 MAX_TEXT = 2048
 """Characters of an engine's own text that go into an error message."""
+
+MAX_WORD = 100
+"""Characters of what ought to be a word, such as a finish_reason."""
 
 _SHORT = 7
 """Characters below which a known secret is masked as a whole word only: "max" is in "max_tokens".
@@ -22,8 +27,20 @@ It protects little more to look for it inside of words: whoever sees the six dig
 fingerprint can try out all values of that length.
 """
 
-_NAMES = r"(?:(?:x[-_]?)?api[-_]?key|(?:access|auth)[-_]?token|token|password|passwd|secret)"
-_QUOTE = r"""\\?["']?"""
+LOOKED_AT = 65536
+"""Characters that are worked on: what comes after them is never shown."""
+
+_LEFT_OUT = 4096
+"""Characters before the end of those that may be the beginning of a secret."""
+
+_NAMES = (
+    r"(?:(?:x[-_]?)?(?:api|private|secret|session|account|shared|signing|encryption)[-_]?"
+    r"(?:access[-_]?)?key|access[-_]?key"
+    r"|(?:(?:access|auth|session|refresh|id|csrf|security)[-_]?)?token|jwt"
+    r"|passw(?:or)?d|passphrase|pwd|(?:client[-_]?)?secret"
+    r"|session(?:[-_]?id)?|credentials?|signature|(?:set-)?cookie)"
+)
+_QUOTE = r"""(?:\\{0,8}["']|&quot;|&\#0{0,5}3[49];|&\#x2[27];|%2[27])?"""
 _VALUE = r"""[^\s"'\\,;&}\])<>]+"""
 
 _PATTERNS = (
@@ -35,7 +52,7 @@ _PATTERNS = (
     ),
     re.compile(rf"(?P<keep>\bbearer\s+)(?P<secret>{_VALUE})", re.IGNORECASE),
     re.compile(
-        rf"(?P<keep>(?<![a-z0-9]){_NAMES}{_QUOTE}\s*[:=]\s*{_QUOTE})(?P<secret>{_VALUE})",
+        rf"(?P<keep>(?:(?<![a-z0-9])|(?<=%2[27])){_NAMES}{_QUOTE}\s*[:=]\s*{_QUOTE})(?P<secret>{_VALUE})",
         re.IGNORECASE,
     ),
     # What makes a presigned URL a key: vLLM quotes the URL that it could not fetch.
@@ -44,6 +61,7 @@ _PATTERNS = (
         re.IGNORECASE,
     ),
     re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]{0,30}://)(?P<secret>[^\s/\"']+)(?=@)", re.IGNORECASE),
+    re.compile(r"(?P<keep>)(?P<secret>\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*)"),  # a JWT
     re.compile(r"(?P<keep>)(?P<secret>\bsk-[A-Za-z0-9_-]{6,})"),
 )
 
@@ -62,24 +80,34 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # The longest first: one secret may hold another.
-        known = sorted({s for s in secrets if s}, key=len, reverse=True)
-        self._known = re.compile("|".join(map(_looked_for, known))) if known else None
+        self._secrets = sorted({s for s in secrets if s}, key=len, reverse=True)
+        known = "|".join(f"({_looked_for(secret)})" for secret in self._secrets)
+        self._known = re.compile(known) if known else None
+        longest = LONGEST_SIGN * len(self._secrets[0]) if self._secrets else 0
+        self._left_out = max(_LEFT_OUT, longest)
 
     def __call__(self, text: str) -> str:
         """The text without secrets on one line, at most `MAX_TEXT` characters of it."""
+        cut = len(text) > LOOKED_AT
+        text = text[:LOOKED_AT]
         if self._known is not None:
-            text = self._known.sub(lambda match: f"****{fingerprint(match[0])}", text)
+            text = self._known.sub(self._mask_known, text)
         for pattern in _PATTERNS:
             text = pattern.sub(_mask, text)
+        if cut:
+            text = text[: -self._left_out]
         text = printable(text)
-        return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+        return text if len(text) <= MAX_TEXT and not cut else text[:MAX_TEXT] + "..."
+
+    def _mask_known(self, match: re.Match[str]) -> str:
+        assert match.lastindex is not None  # each secret is a group, and nothing else is
+        return f"****{fingerprint(self._secrets[match.lastindex - 1])}"
 
 
 def _looked_for(secret: str) -> str:
     """The pattern of a known secret; a hyphen joins words, as in a header's name."""
-    if len(secret) < _SHORT:
-        return rf"(?<![\w-]){re.escape(secret)}(?![\w-])"
-    return re.escape(secret)
+    form = any_form(secret)
+    return form if len(secret) >= _SHORT else rf"(?<![\w-]){form}(?![\w-])"
 
 
 def printable(text: str) -> str:
@@ -87,6 +115,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join([sign if sign.isprintable() else _visible(sign) for sign in text])
+
+
+def word(text: str) -> str:
+    """An engine's word as logs and lines for people take it: printable, and its beginning only."""
+    return printable(text[:MAX_WORD])[:MAX_WORD]
 
 
 def _visible(sign: str) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import json
 from typing import Any
 
+from ._redact import LOOKED_AT
 from ._values import well_formed
 
 
@@ -65,8 +66,19 @@ def words_of(error: Any) -> str:
     else:
         named = [inner.get(name) for name in _WORDS] if isinstance(inner, dict) else []
         said = next((words for words in named if isinstance(words, str)), None)
-        words = json.dumps(inner, ensure_ascii=False) if said is None else said
-    return str(well_formed(words))
+        words = _beginning_of_json(inner) if said is None else said
+    return str(well_formed(words[: LOOKED_AT + 1]))  # one more tells that there is more
+
+
+def _beginning_of_json(value: Any) -> str:
+    """A value as JSON, as far as it is looked at."""
+    pieces, size = [], 0
+    for piece in json.JSONEncoder(ensure_ascii=False).iterencode(value):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LOOKED_AT:
+            break
+    return "".join(pieces)
 
 
 def _layers(error: Any) -> list[Any]:

@@ -23,6 +23,7 @@ from ._errors import (
     shown,
 )
 from ._fork import tell_in_child
+from ._frames import frameless
 from ._registry_choice import FewestUnfinished, Policy, Promise, Replica
 from ._stream import TokenStream
 from ._task import TaskRequest
@@ -62,6 +63,7 @@ class AdapterRegistry:
                 replica._forget_in_child()
 
     @classmethod
+    @frameless
     def from_env(
         cls, environ: Mapping[str, str] | None = None, **adapter_options: Any
     ) -> AdapterRegistry:
@@ -108,6 +110,7 @@ class AdapterRegistry:
             raise InvalidRequest(f"replica_id: {replica_id!r} is not bound in pool {pool_id!r}")
         return replica.adapter
 
+    @frameless
     def submit(self, pool_id: str, task: TaskRequest) -> TokenStream:
         """Start a task on the pool's replica with the fewest unfinished ones; ties at random.
 

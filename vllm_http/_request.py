@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ._errors import InvalidRequest, shown
+from ._host import is_host
 from ._structured import StructuredOutputs
 from ._task import SENT, TaskRequest
 
@@ -27,7 +28,7 @@ class WireRequest:
     """
 
     path: str
-    body: bytes
+    body: bytes = field(repr=False)  # the prompt is in it
     correlation_id: str
     choices: int
     streamed: bool
@@ -130,10 +131,10 @@ def parse_base_url(url: str) -> str:
         )
     try:
         parts = urlsplit(bare)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        valid = parts.scheme in ("http", "https") and is_host(parts.netloc) and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or not bare.isprintable() or " " in bare:
+    if not valid or not bare.isprintable() or set(" \\") & set(bare):
         raise InvalidRequest(f"base_url: {shown(url)} is no http://host[:port], nor https://...")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 from ._bell import Bell
 from ._connections_exchange import Exchange
-from ._errors import Phase, Timeout, WorkerError, forget_frames, unforeseen
+from ._errors import Phase, Timeout, WorkerError, unforeseen
 from ._events import End, Error, Started
+from ._frames import forget_frames
 from ._gate import Gate
 from ._metrics import Metrics
 from ._reader import Loop

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from ._errors import InvalidRequest, shown
-from ._limits import mapping
+from ._frames import frameless
+from ._limits import flag, mapping
+from ._redact import printable
 from ._values import Value
 
 
@@ -52,6 +54,7 @@ class StructuredOutputs(Value):
         return {name: value for name, value in members.items() if value is not None}
 
     @classmethod
+    @frameless
     def from_dict(cls, kvs: Any, *, infer_missing: bool = False) -> StructuredOutputs:
         """The value that `to_dict` wrote, or that goes on the wire.
 
@@ -60,8 +63,9 @@ class StructuredOutputs(Value):
         """
         mapping("structured_outputs", kvs)
         known = {f.name for f in fields(cls)}
-        if unknown := sorted(kvs.keys() - known):
-            raise InvalidRequest(f"structured_outputs: no field {shown(unknown[0])}")
+        for key in kvs:
+            if key not in known:
+                raise InvalidRequest(f"structured_outputs: no field {shown(key)}")
         return cls(**kvs)
 
 
@@ -87,6 +91,10 @@ def check_structured(name: str, value: Any) -> None:
         member = getattr(value, key)
         if member is not None and not (isinstance(member, kinds) and member):
             raise InvalidRequest(f"{name}.{key}: {shown(member)} is not {_WANTED[kinds]}")
+    for key in ("disable_any_whitespace", "disable_additional_properties"):
+        member = getattr(value, key)
+        if member is not None:
+            flag(f"{name}.{key}", member)
     for position, choice in enumerate(value.choice or ()):
         if not isinstance(choice, str):
             raise InvalidRequest(f"{name}.choice[{position}]: {shown(choice)} is not text")
@@ -99,6 +107,7 @@ _KINDS: dict[str, Any] = {
     "grammar": str,
     "json_object": bool,
     "structural_tag": str,
+    "whitespace_pattern": str,
 }
 _WANTED: dict[Any, str] = {
     (dict, str): "a JSON schema, as a dict, text or a type",
@@ -115,13 +124,14 @@ def json_schema(kind: type) -> dict[str, Any]:
         InvalidRequest: The type has none.
     """
     own = getattr(kind, "model_json_schema", None)
-    if own is not None:
-        schema: dict[str, Any] = own()
-        return schema
     try:
+        if own is not None:
+            schema: dict[str, Any] = own()
+            return schema
         return msgspec.json.schema(kind)
-    except (TypeError, NameError) as failure:
-        raise InvalidRequest(f"{kind.__name__} has no JSON schema: {failure}") from None
+    except Exception as failure:  # any class may be given; each fails in its own way
+        why = printable(str(failure)) or type(failure).__name__
+    raise InvalidRequest(f"{kind.__name__} has no JSON schema: {why}")
 
 
 def with_schema(structured: dict[str, Any]) -> dict[str, Any]:

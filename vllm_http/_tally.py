@@ -18,7 +18,7 @@ from ._chunk import (
     prompt_logprobs_of,
 )
 from ._chunk_reader import NotAChunk, read_envelope, strange_member, unread_member
-from ._errors import StreamingError
+from ._errors import StreamingError, shown
 from ._events import Token
 from ._failures import GARBAGE
 from ._metrics import RequestMetrics
@@ -202,7 +202,7 @@ class Tally:
 
     def _new_choice(self, index: int) -> _ChoiceTally:
         if not 0 <= index < self._expected:
-            raise NotAChunk(f"choice {index} came, and the task asked for {self._expected}")
+            raise NotAChunk(f"choice {shown(index)} came, and the task asked for {self._expected}")
         tally = self._choices[index] = _ChoiceTally()
         return tally
 

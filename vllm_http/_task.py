@@ -8,7 +8,8 @@ from collections.abc import Sized
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ._errors import InvalidRequest, shown
+from ._errors import InvalidRequest, named, shown
+from ._frames import frameless
 from ._limits import Endpoint, identifier, kept, mapping, sent, text, token_ids, whole
 from ._structured import StructuredOutputs, response_format, with_schema
 from ._task_input import InputFields
@@ -107,7 +108,7 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         told = (
             f"{f.name}={_told(f.name, value)}"
             for f, value in members
-            if value not in (None, {}, f.default)
+            if not (value is None or value is f.default or (isinstance(value, dict) and not value))
         )
         return f"TaskRequest({', '.join(told)})"
 
@@ -121,6 +122,7 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         """Whether vLLM streams the answer; else it comes in one piece."""
         return not self.use_beam_search and self.prompt_logprobs is None
 
+    @frameless
     def validate(self) -> None:
         """Check every limit that is known before the wire (those of vLLM 0.32).
 
@@ -197,6 +199,7 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
                 raise InvalidRequest(f"extra_body.{key}: already set as the field {key}")
 
     @classmethod
+    @frameless
     def from_dict(cls, kvs: Any, *, infer_missing: bool = False) -> TaskRequest:
         """The task that `to_dict` wrote; missing keys take their defaults.
 
@@ -205,10 +208,11 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
         """
         if not isinstance(kvs, dict):
             raise InvalidRequest(f"task: a JSON object is wanted, not {type(kvs).__name__}")
-        for key in sorted(kvs.keys() - _FIELDS, key=str):
+        for key in kvs:
             if key in _REMOVED:
                 raise InvalidRequest(f"{key}: vLLM has removed it; use {_REMOVED[key]}")
-            raise InvalidRequest(f"{key}: no field of a task; put it into extra_body")
+            if key not in _FIELDS:
+                raise InvalidRequest(f"{named(key)}: no field of a task; put it into extra_body")
         structured = kvs.get("structured_outputs")
         if isinstance(structured, dict):
             kvs = {**kvs, "structured_outputs": StructuredOutputs.from_dict(structured)}
@@ -218,10 +222,20 @@ class TaskRequest(InputFields, OutputFields, SamplingFields, Value):
 
 
 def _told(name: str, value: Any) -> str:
-    if name not in ("prompt", "messages", "prompt_embeds", "suffix", "documents", "extra_body"):
-        return repr(value)
+    if name not in _UNTOLD:
+        try:
+            return repr(value)
+        except Exception:  # an int of more digits than Python prints, or somebody's own class
+            return shown(value)
     size = f" of {len(value)}" if isinstance(value, Sized) else ""
     return f"<{type(value).__name__}{size}>"
+
+
+# What was said, and what keeps one tenant's cached prefixes from another's.
+_UNTOLD = (
+    *("prompt", "messages", "prompt_embeds", "suffix", "documents", "extra_body"),
+    "cache_salt",
+)
 
 
 def _chosen(choice: Any, tools: list[dict[str, Any]]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ._call import Question
@@ -25,7 +25,7 @@ class Tokenized(Value):
     tokens: list[int]
     count: int
     max_model_len: int | None = None
-    token_strs: list[str] | None = None
+    token_strs: list[str] | None = field(default=None, repr=False)  # the prompt in pieces
 
 
 _CHECKS = {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import requests
 
 from ._errors import InvalidRequest
-from ._options import check_proxies
+from ._options import check_proxies, check_verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Endpoint:
     """
 
     base_url: str
-    headers: Mapping[str, str]
-    proxies: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    proxies: Mapping[str, str] = field(repr=False)  # a password is in their URLs
     verify: bool | str
     cert: str | tuple[str, str] | None
     trust_env: bool
@@ -51,7 +51,7 @@ class Endpoint:
             self.base_url,
             {**self._netrc(), **self.headers},
             check_proxies({scheme: proxy} if proxy else {}),
-            found["verify"],
+            check_verify(found["verify"], "REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE"),
             found["cert"],
             False,
             self.connections,

@@ -17,6 +17,8 @@ import msgspec
 from dataclasses_json import DataClassJsonMixin
 
 from ._errors import InvalidRequest, shown
+from ._frames import frameless
+from ._redact import printable
 
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ def read_json(name: str, text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as failure:
-        raise InvalidRequest(f"{name}: not JSON: {failure}") from None
+        raise InvalidRequest(f"{name}: not JSON: {printable(str(failure))}") from None
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -57,6 +59,7 @@ class Value(DataClassJsonMixin):
     """A dataclass that travels as JSON: ``to_dict``, ``to_json``, and their inverses."""
 
     @classmethod
+    @frameless
     def from_dict(cls: type[V], kvs: Any, *, infer_missing: bool = False) -> V:
         """The inverse of ``to_dict``.
 
@@ -66,6 +69,7 @@ class Value(DataClassJsonMixin):
         return read(cls, kvs, cls._read_custom)
 
     @classmethod
+    @frameless
     def from_json(cls: type[V], s: str | bytes, **options: Any) -> V:  # type: ignore[override]
         """The inverse of ``to_json``.
 
@@ -93,10 +97,14 @@ def read(kind: type[T], value: object, custom: Callable[[type, Any], Any]) -> T:
     name = kind.__name__.lower().strip("_")
     try:
         result = msgspec.convert(value, kind, dec_hook=custom)
-    except (msgspec.ValidationError, RecursionError) as failure:
-        raise InvalidRequest(f"{name}: {failure}") from None
+    except _CANNOT_BE_READ as failure:
+        raise InvalidRequest(f"{name}: {printable(str(failure))}") from None
     _refuse_unknown(name, result, value)
     return result
+
+
+# A key that is half a surrogate pair has no UTF-8 to look for; a number may be beyond a float.
+_CANNOT_BE_READ = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 def _refuse_unknown(name: str, result: Any, value: Any) -> None:

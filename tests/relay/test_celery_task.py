@@ -192,6 +192,33 @@ def test_retry_waits_as_long_as_the_engine_asks(
     assert 300.5 <= countdown <= 301
 
 
+@pytest.mark.parametrize("asked", ["601", "1000000000", "9" * 300])
+def test_a_wait_beyond_the_cap_is_the_failure(
+    app: Celery, engine: FakeEngine, adapter: VllmHttpAdapter, asked: str
+) -> None:
+    """Celery would keep the job for 31 years, or lose it."""
+    engine.script(Status(429, {"error": "busy"}, {"retry-after": asked}))
+    task = declare(app, Tried, adapter=adapter, countdowns=[])
+
+    result = task.apply()
+
+    assert task.countdowns == []
+    assert isinstance(result.result, CapacityExceeded)
+    assert result.result.retry_after_ms is None or result.result.retry_after_ms > 600_000
+
+
+def test_the_cap_on_a_wait_is_an_option(
+    app: Celery, engine: FakeEngine, adapter: VllmHttpAdapter
+) -> None:
+    """As the others."""
+    engine.script(Status(429, {"error": "busy"}, {"retry-after": "7200"}))
+    task = declare(app, Tried, adapter=adapter, max_retry_after=7200.0, countdowns=[])
+
+    task.apply()
+
+    assert [7200.5 <= countdown <= 7201 for countdown in task.countdowns] == [True]
+
+
 @pytest.mark.parametrize(("retries", "most"), [(0, 1), (1, 2), (2, 4), (30, 60)])
 def test_retry_backs_off(
     app: Celery, engine: FakeEngine, adapter: VllmHttpAdapter, retries: int, most: float

@@ -12,8 +12,7 @@ import vllm_http.testing
 
 
 FOLDER = Path(vllm_http.testing.__file__).parent
-PLUGIN = FOLDER / "_plugin.py"  # it brings pytest, the engine and the adapter together
-FILES = sorted(set(FOLDER.glob("*.py")) - {PLUGIN})
+FILES = sorted(FOLDER.glob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -82,3 +82,20 @@ def test_docs_list_every_step() -> None:
     listed = re.findall(r"^\| `(\w+)\(.*?\)`.* \|$", DOCS.read_text(), re.MULTILINE)
 
     assert sorted(listed) == sorted(steps)
+
+
+NOTHING = """
+import sys
+
+
+def test_nothing_was_imported():
+    loaded = [name for name in sys.modules if name.partition(".")[0] == "vllm_http"]
+    assert (loaded, "requests" in sys.modules) == ([], False)
+"""
+
+
+def test_nothing_is_imported_before_a_fixture_is_used(pytester: pytest.Pytester) -> None:
+    """Every pytest run of an environment that has the package loads the plugin."""
+    pytester.makepyfile(NOTHING)
+
+    run(pytester).assert_outcomes(passed=1)

@@ -40,7 +40,7 @@ class StreamingTask(Task):  # type: ignore[misc]
     A `WorkerError` that leaves the task is tried again by Celery if it is ``retriable``: after what
     the engine asked for (``retry_after_ms``) and a random time between half and the whole of
     ``retry_base * 2**retries`` seconds, at most ``retry_cap``; ``max_retries`` is Celery's own.
-    Others fail the task. Messages are acknowledged late, so a task whose worker dies is delivered
+    An engine that asks for more than ``max_retry_after`` fails it, and so do the other errors. Messages are acknowledged late, so a task whose worker dies is delivered
     again; each of these is an option like any other.
 
     Attributes:
@@ -49,6 +49,8 @@ class StreamingTask(Task):  # type: ignore[misc]
         relay: Takes the events to who waits; None if nobody does.
         retry_base: Seconds.
         retry_cap: Seconds.
+        max_retry_after: Seconds that the engine may ask to wait. Below the broker's visibility
+            timeout (Redis: an hour): a message that waits for longer is delivered twice.
     """
 
     abstract = True
@@ -60,6 +62,7 @@ class StreamingTask(Task):  # type: ignore[misc]
     relay: Relay | None = None
     retry_base: float = 1.0
     retry_cap: float = 60.0
+    max_retry_after: float = 600.0
 
     def stream(self, task: TaskRequest) -> TokenStream:
         """Submit a task under Celery's task id, with a deadline just before Celery's time limits.
@@ -116,11 +119,12 @@ class StreamingTask(Task):  # type: ignore[misc]
         """Seconds until Celery tries again; None if it does not. Asked again, it says the same."""
         request = self.request
         used_up = self.max_retries is not None and request.retries >= self.max_retries
-        if request.called_directly or not error.retriable or used_up:
+        wanted = (error.retry_after_ms or 0) / 1000
+        too_long = wanted > self.max_retry_after
+        if request.called_directly or not error.retriable or used_up or too_long:
             return None
         if getattr(request, "vllm_countdown", None) is None:
             bound = min(self.retry_cap, self.retry_base * 2**request.retries)
-            wanted = (error.retry_after_ms or 0) / 1000
             # Those who were refused together shall not come back together; nor any at once, since
             # Celery stores the state RETRY after it has sent the message: over a quick result.
             request.vllm_countdown = wanted + random.uniform(bound / 2, bound)

@@ -31,6 +31,9 @@ from .._errors import (
     closed_before_end,
 )
 from .._events import End, Error, Token, TokenEvent
+from .._frames import forget_frames
+from .._limits import flag, number
+from ._public_error import for_strangers
 
 
 __all__ = ["Body", "EventSource", "json_lines", "plain_text", "sse", "status_of"]
@@ -97,20 +100,28 @@ class Body(Iterator[bytes]):
             more. There is no Content-Length.
     """
 
-    def __init__(self, events: EventSource, form: _Form, heartbeat: float | None) -> None:
-        if heartbeat is not None and not 0 < heartbeat < math.inf:
-            raise InvalidRequest(f"heartbeat: {heartbeat} is not a number of seconds above 0")
+    def __init__(
+        self, events: EventSource, form: _Form, heartbeat: float | None, public: bool = False
+    ) -> None:
+        if heartbeat is not None:
+            number(0, above=True)("heartbeat", heartbeat)
+        flag("public", public)
         self.headers: list[tuple[str, str]] = [("Content-Type", form.content_type), *_HEADERS]
         self._events = events
         self._form = form
         self._heartbeat = heartbeat
+        self._public = public
         self._pending = b""
         self._failure: Exception | None = None  # to be raised behind what was written before it
         self._over = False
+        self._begun = False  # a piece went out
+        self._taken = False  # and so did the last one
         # A source that goes on behind an event may have nothing left; any other has an end to tell.
         self._wants_end = getattr(events, "last_id", None) is None
 
     def __iter__(self) -> Body:
+        if self._taken:
+            raise InvalidRequest("the body was taken already; its events come once")
         return self
 
     def __next__(self) -> bytes:
@@ -125,7 +136,9 @@ class Body(Iterator[bytes]):
             if self._failure is not None:
                 failure, self._failure = self._failure, None
                 raise failure
+            self._taken = self._begun
             raise StopIteration
+        self._begun = True
         return piece
 
     def __repr__(self) -> str:
@@ -180,6 +193,7 @@ class Body(Iterator[bytes]):
             logger.exception("the events of a response's body failed")
             event = Error(Unknown(f"unforeseen {type(failure).__name__} in the body"))
             event.error.__cause__ = failure
+            forget_frames(event.error)
         if event is None and self._wants_end and not self._over:
             event = Error(closed_before_end())
         self._wants_end = True
@@ -190,41 +204,46 @@ class Body(Iterator[bytes]):
         return event
 
     def _write(self, event: TokenEvent) -> None:
+        if self._public:
+            event = for_strangers(event)
         try:
             self._pending += self._form.write(event, getattr(self._events, "last_id", None))
         except WorkerError as failure:
             self._failure = failure
 
 
-def sse(events: EventSource, *, heartbeat: float | None = 5.0) -> Body:
+def sse(events: EventSource, *, heartbeat: float | None = 5.0, public: bool = True) -> Body:
     """Server-sent events, as browsers' EventSource reads them.
 
     Each event is ``event: <type>`` and ``data: <to_json()>``; a failure is an event as well, of
-    type "error", and the last one is an "end" or an "error".
+    type "error", and the last one is an "end" or an "error". What is told of a failure is its
+    class, its code and a plain sentence: its own message may name the engine's URL.
 
     Args:
         events: A `TokenStream`, or another `EventSource`.
         heartbeat: Seconds of silence after which a comment is sent, which readers skip: only by
             writing does a server notice that its client has gone. None sends none.
+        public: False tells failures whole, as ``to_json`` does.
 
     Raises:
-        InvalidRequest: `heartbeat` is not above 0.
+        InvalidRequest: `heartbeat` is not above 0, or `public` neither True nor False.
     """
-    return Body(events, _SSE, heartbeat)
+    return Body(events, _SSE, heartbeat, public)
 
 
-def json_lines(events: EventSource, *, heartbeat: float | None = 5.0) -> Body:
+def json_lines(events: EventSource, *, heartbeat: float | None = 5.0, public: bool = False) -> Body:
     """One line of JSON for each event, as its ``to_json`` has it; `event_from_json` reads it.
 
     Args:
         events: A `TokenStream`, or another `EventSource`.
         heartbeat: Seconds of silence after which an empty line is sent: only by writing does a
             server notice that its client has gone. None sends none.
+        public: True tells failures as `sse` does, for readers that are strangers.
 
     Raises:
-        InvalidRequest: `heartbeat` is not above 0.
+        InvalidRequest: `heartbeat` is not above 0, or `public` neither True nor False.
     """
-    return Body(events, _LINES, heartbeat)
+    return Body(events, _LINES, heartbeat, public)
 
 
 def plain_text(events: EventSource) -> Body:

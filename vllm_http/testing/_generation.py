@@ -15,6 +15,10 @@ from ._refusals import check_length, integer, number
 from ._words import Word
 
 
+_MOST_CHOICES = 2**14
+"""vLLM's own limit."""
+
+
 class Model(NamedTuple):
     """What all answers of one engine have in common."""
 
@@ -202,7 +206,7 @@ class Generation(ABC):
         """What a whole answer of this kind tells besides."""
 
     def _make_choices(self, body: dict[str, Any]) -> list[Choice]:
-        n = integer(body, "n", 1)
+        n = min(integer(body, "n", 1), _MOST_CHOICES)  # more is refused, unless a script plays
         asked = integer(body, "max_tokens", self.default_max_tokens)
         asked = integer(body, "max_completion_tokens", asked)
         temperature = number(body, "temperature", 1.0)

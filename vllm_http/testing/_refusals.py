@@ -7,7 +7,9 @@ only the mistakes that a client's tests are likely to make are here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ._request import ReceivedRequest
@@ -50,10 +52,28 @@ def read_body(request: ReceivedRequest) -> dict[str, Any]:
         raise invalid("json_invalid", where, "JSON decode error", f"{shown({})}{context}") from None
     except ValueError:
         raise malformed("There was an error parsing the body", None) from None
+    if b"\\u" in request.body:  # perhaps of half a surrogate pair, which nothing can write
+        json.dumps(body, ensure_ascii=False).encode()
     if not isinstance(body, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
         raise invalid("model_attributes_type", "body", message, shown(body))
     return body
+
+
+@contextmanager
+def monsters_refused() -> Iterator[None]:
+    """Whatever a body holds that cannot be worked on is a bad request, and kills no connection.
+
+    Raises:
+        Refusal: 400.
+    """
+    try:
+        yield
+    except (
+        *(ValueError, TypeError, LookupError, AttributeError),
+        *(ArithmeticError, RecursionError, MemoryError, re.error),
+    ):
+        raise malformed("There was an error parsing the body", None) from None
 
 
 def check(body: dict[str, Any], *, chat: bool, model: str, max_model_len: int) -> None:

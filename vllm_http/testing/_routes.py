@@ -9,7 +9,7 @@ from . import _pooling, _words
 from ._answer import Answer
 from ._forms import Chat, Completion
 from ._generation import Generation, Model
-from ._refusals import Refusal, check, check_model, read_body
+from ._refusals import Refusal, check, check_model, monsters_refused, read_body
 from ._request import ReceivedRequest
 from ._sampling_checks import check_sampling, late_refusal
 
@@ -51,6 +51,7 @@ def turned_away(request: ReceivedRequest, answer: Answer, api_key: str | None) -
     return True
 
 
+@monsters_refused()
 def make_generation(
     request: ReceivedRequest, model: Model, random_id: str
 ) -> tuple[Generation, Refusal | None]:
@@ -76,12 +77,14 @@ def make_scripted_generation(request: ReceivedRequest, model: Model, random_id: 
     """The generation for a script, for which a bad request is as good as an empty one."""
     form = _FORMS[request.route]
     try:
-        body = read_body(request)
-        return form(body, model, _request_id(request, body, random_id))
+        with monsters_refused():
+            body = read_body(request)
+            return form(body, model, _request_id(request, body, random_id))
     except Refusal:
         return form({}, model, _request_id(request, {}, random_id))
 
 
+@monsters_refused()
 def small_answer(request: ReceivedRequest, model: Model) -> dict[str, Any] | None:
     """The JSON of the routes that neither generate nor measure; None where the body is empty.
 
