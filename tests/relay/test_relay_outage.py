@@ -17,7 +17,7 @@ from relay.redis_server import RedisServer
 from support import SOON, a_task, answer, posts, stopwatch, the_error
 
 from vllm_http import Completion, StreamingError, Token, VllmHttpAdapter
-from vllm_http.integrations import _relay_publisher
+from vllm_http.integrations import _relay_failures
 from vllm_http.integrations.relay import Relay
 from vllm_http.testing import FakeEngine, Forever, Stall, Text
 
@@ -146,7 +146,7 @@ class Unreliable(redis.Redis):
 @pytest.fixture
 def unreliable(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes clients that lose things, and relays that do not pause then."""
-    monkeypatch.setattr(_relay_publisher, "_PAUSE", (0.001, 0.001))
+    monkeypatch.setattr(_relay_failures, "_PAUSE", (0.001, 0.001))
     monkeypatch.setattr("vllm_http.integrations._relay_follower._PAUSE", 0.001)
     clients = []
 
