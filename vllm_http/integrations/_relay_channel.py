@@ -267,8 +267,13 @@ class Channel:
             after: None reads from the beginning.
             wait: Seconds to wait for one, if there is none.
         """
-        block = None if wait is None else max(1, _ms(wait))
-        reply = self._client.xread({self._keys[1]: after or "0-0"}, count=BATCH, block=block)
+        key = self._keys[1]
+        block = () if wait is None else ("BLOCK", max(1, _ms(wait)))
+        place = "STREAMS", key, after or "0-0"
+        # To learn where XREAD has its keys, redis-py asks any one node of a cluster: it may be dead.
+        serves = getattr(self._client, "get_node_from_key", None)
+        node = {} if serves is None else {"target_nodes": serves(key)}
+        reply = self._client.execute_command("XREAD", "COUNT", BATCH, *block, *place, **node)
         return [(_text(id), _event(fields)) for id, fields in _flat(reply)]
 
     def _run(self, script: str, *arguments: str | bytes | float) -> Any:
