@@ -81,6 +81,38 @@ def test_outage_that_lasts_frees_the_engine(
     assert watch.seconds < 2 * SOON
 
 
+def test_heartbeats_of_a_redis_that_hangs(
+    engine: FakeEngine,
+    adapter: VllmHttpAdapter,
+    own_redis: RedisServer,
+    own_relay: Relay,
+    publish: Publish,
+) -> None:
+    """A reader's `get` comes back soon after its timeout, and goes on when Redis does."""
+    engine.script(Forever(Text("word"), interval=0.01))
+    future = publish(adapter.submit(a_task(job_id="hung")), by=own_relay)
+    with own_relay.follow("hung") as follower:
+        events = [follower.get(timeout=SOON) for _ in range(10)]
+        waits = []
+        with own_redis.hung():
+            while len(waits) < 3:
+                with stopwatch() as watch:
+                    try:
+                        events.append(follower.get(timeout=1.0))
+                    except queue.Empty:
+                        pass
+                waits.append(watch.seconds)
+                if watch.seconds < 0.5:
+                    waits.pop()  # an event that had come before
+        events += [follower.get(timeout=SOON) for _ in range(1000)]
+        own_relay.cancel("hung")
+    indices = [event.index for event in events if isinstance(event, Token)]
+
+    assert max(waits) < 2.5
+    assert indices == list(range(len(indices)))
+    assert future.result(SOON).finish_reason == "cancelled"
+
+
 def test_cancel_without_redis_is_an_error(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

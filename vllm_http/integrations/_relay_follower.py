@@ -88,8 +88,9 @@ class Follower(Iterator[TokenEvent]):
                 return self._next()
             left = _WAIT if until is None else max(0.0, until - time.monotonic())
             self._fetch(left)
-            if not self._waiting and not self._over and left == 0.0:
-                raise queue.Empty
+            late = until is not None and time.monotonic() >= until
+            if late and not self._waiting and not self._over:
+                raise queue.Empty  # no second try, which a Redis that hangs would double
         return None
 
     def close(self) -> None:
@@ -123,7 +124,8 @@ class Follower(Iterator[TokenEvent]):
                 look = self._channel.look()
                 self._looked_at = time.monotonic()
                 # What came before that look is read first: an end is believed if nothing is left.
-                entries = self._channel.read(self._fetched)
+                if self._at() < _before(look.next):
+                    entries = self._channel.read(self._fetched)
                 if not entries:
                     self._judge(look)
             self._away_since = None
@@ -144,20 +146,22 @@ class Follower(Iterator[TokenEvent]):
             self._fetched, self._alone_since = id, None
             self._waiting.append((id, event_from_json(event)))
 
+    def _at(self) -> tuple[int, int]:
+        return (-1, -1) if self._fetched is None else _numbers(self._fetched)
+
     def _judge(self, look: Look) -> None:
         """There is nothing to read: say whether something may come."""
-        generation, count = _numbers(look.next)
-        at = (-1, -1) if self._fetched is None else _numbers(self._fetched)
+        at, last = self._at(), _before(look.next)
         unknown = look.condition == "unknown"
-        if not unknown and at >= (generation, count):
+        if not unknown and at > last:
             self.refuse(InvalidRequest("after: no event of this job had that id"))
-        elif self._fetched if unknown else (at < (generation, count - 1) and not look.kept):
+        elif self._fetched if unknown else (at < last and not look.kept):
             message = "the events are gone: expired, or evicted or lost by redis"
             self._fail(StreamingError(message))
         elif look.condition == "live":
             self._alone_since = None
         elif look.condition == "ended":
-            self._over = at == (generation, count - 1)  # else it was begun anew since the look
+            self._over = at == last  # else it was begun anew since the look
         elif look.cancelled:
             self._channel.cancel()  # nobody else is there to write the end
         else:
@@ -199,6 +203,12 @@ def _follows(id: str, before: str | None) -> bool:
     generation, number = _numbers(id)
     last_generation, last_number = (-1, -1) if before is None else _numbers(before)
     return number == (last_number + 1 if generation == last_generation else 0)
+
+
+def _before(next: str) -> tuple[int, int]:
+    """The numbers of the last event that there was, where `next` is the next one's id."""
+    generation, count = _numbers(next)
+    return generation, count - 1
 
 
 def _numbers(id: str) -> tuple[int, int]:

@@ -30,6 +30,9 @@ __all__ = ["Follower", "Relay", "Superseded"]
 _SOCKET_TIMEOUT = 5.0
 """Seconds; redis-py before 8 waits for ever."""
 
+_READ_TIMEOUT = 1.5
+"""Of followers' connections: a read waits for a second, and a heartbeat waits for the read."""
+
 _CONNECTIONS = 2**31
 """As many as the system allows; redis-py 8 would stop at 100, and so many readers may wait."""
 
@@ -74,7 +77,8 @@ class Relay:
         self._terms = Terms(prefix, maxlen, expire, lease, outage, interval)
         self._terms.check()
         self._owned = isinstance(redis, str)
-        self._redis = _client(redis) if isinstance(redis, str) else redis
+        self._redis = _client(redis, _SOCKET_TIMEOUT) if isinstance(redis, str) else redis
+        self._reading = _client(redis, _READ_TIMEOUT) if isinstance(redis, str) else redis
         _check_encoding(self._redis)
 
     def __enter__(self) -> Relay:
@@ -120,7 +124,7 @@ class Relay:
             patience: Seconds to wait where nobody publishes: for a worker to begin, for another
                 after one died, and for Redis. Then the stream ends with an `Error`.
         """
-        follower = Follower(Channel(self._redis, job_id, self._terms), after, patience)
+        follower = Follower(Channel(self._reading, job_id, self._terms), after, patience)
         try:
             check_id("job_id", job_id)
             if after is not None and not re.fullmatch(r"[0-9]{1,15}-[0-9]{1,15}", after):
@@ -144,6 +148,7 @@ class Relay:
         """Close the connections that were made for a URL; they would be made again."""
         if self._owned:
             self._redis.close()
+            self._reading.close()
 
     def _channel(self, job_id: str) -> Channel:
         check_id("job_id", job_id)
@@ -166,12 +171,12 @@ def _check_encoding(client: redis_py.Redis) -> None:
         raise InvalidRequest(f"redis: its encoding is {got}; events are UTF-8")
 
 
-def _client(url: str) -> redis_py.Redis:
+def _client(url: str, timeout: float) -> redis_py.Redis:
     # Repeating is done here, where it is bounded and known to be safe; one layer of it is enough.
     return redis_py.Redis.from_url(
         url,
-        socket_timeout=_SOCKET_TIMEOUT,
-        socket_connect_timeout=_SOCKET_TIMEOUT,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
         max_connections=_CONNECTIONS,
         retry=Retry(NoBackoff(), 0),
     )
