@@ -16,6 +16,7 @@ it; the engine's own words, which it may quote, are redacted and bounded.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 
@@ -37,12 +38,13 @@ class WorkerError(Exception):
         job_id: The job it belongs to, once known.
         partial: What had arrived, where ``result()`` or ``map`` drained for the caller; else None.
 
-    Its second argument is what `to_dict` gave, for those who rebuild exceptions from their ``args``,
-    as Celery's result backends do.
+    Its second argument is what `to_dict` gave, for those who rebuild exceptions from their
+    ``args``, as Celery's result backends do.
     """
 
     _code = "INTERNAL"
     _retriable = False
+    _read_partial: ClassVar[Callable[[Any], Completion]]  # given by the module of `Completion`
 
     def __init__(
         self,
@@ -71,9 +73,7 @@ class WorkerError(Exception):
         for name, value in _details(error_from_dict(whole)).items():
             setattr(self, name, value)
         if whole.get("partial") is not None:
-            from ._events import Completion
-
-            self.partial = Completion.from_dict(whole["partial"])
+            self.partial = type(self)._read_partial(whole["partial"])
 
     def __init_subclass__(cls) -> None:
         # Tracebacks and pickles name the public place, not this file.

@@ -59,7 +59,7 @@ class Cluster:
     def primary_of(self, key: str) -> Node:
         """The node that serves a key."""
         client = redis.RedisCluster(host="127.0.0.1", port=self.nodes[-1].port)
-        port = client.get_node_from_key(key).port
+        port = client.get_node_from_key(key).port  # type: ignore[no-untyped-call]
         client.close()
         return next(node for node in self.nodes if node.port == port)
 
@@ -85,15 +85,16 @@ class Cluster:
 
 def _is_whole(node: Node) -> bool:
     """Whether it knows all others, and has what its primary has; only then may it stand in."""
-    info: Any = node.client.cluster("info")  # type: ignore[no-untyped-call]
+    info: Any = node.client.cluster("info")
     known = info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "6"
     replication: Any = node.client.info("replication")
-    return known and replication.get("master_link_status", "up") == "up" and _has_replica(node)
+    in_step = replication.get("master_link_status", "up") == "up"
+    return bool(known and in_step and _has_replica(node))
 
 
 def _has_replica(node: Node) -> bool:
     replication: Any = node.client.info("replication")
-    return replication["role"] == "slave" or replication["connected_slaves"] == 1
+    return bool(replication["role"] == "slave" or replication["connected_slaves"] == 1)
 
 
 class Watched:
@@ -129,12 +130,13 @@ class Watched:
         return Node(place, free_port(), str(place / "sentinel.conf"), "--sentinel")
 
     def _in_step(self) -> bool:
-        return self.replica.answers() and (
-            self.replica.client.info("replication")["master_link_status"] == "up"  # type: ignore[index]
-        )
+        if not self.replica.answers():
+            return False
+        replication: Any = self.replica.client.info("replication")
+        return bool(replication["master_link_status"] == "up")
 
     def _seen(self) -> bool:
         if not self.sentinel.answers():
             return False
-        watched = self.sentinel.client.sentinel_master(self.NAME)
-        return int(watched["num-slaves"]) == 1  # type: ignore[index,call-overload]
+        watched: Any = self.sentinel.client.sentinel_master(self.NAME)
+        return int(watched["num-slaves"]) == 1

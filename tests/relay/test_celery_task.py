@@ -260,6 +260,18 @@ def test_full_adapter_is_tried_again(app: Celery, engine: FakeEngine) -> None:
     assert len(task.countdowns) == 1
 
 
+def test_eager_task(
+    app: Celery, engine: FakeEngine, adapter: VllmHttpAdapter, relay: Relay
+) -> None:
+    """In the caller's own process: the job is published all the same, and read after its end."""
+    app.conf.task_always_eager = True
+    engine.script(*answer("Hello"))
+    result = declare(app, adapter=adapter, relay=relay).delay()
+
+    assert result.get()["text"] == "Hello"
+    assert kinds(relay.follow(result.id)) == ["started", "token", "end"]
+
+
 # Result backends.
 
 

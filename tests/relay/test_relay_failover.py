@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -84,7 +85,9 @@ def test_fail_over_in_a_cluster(engine: FakeEngine, cluster: Cluster) -> None:
 def test_fail_over_by_a_sentinel(engine: FakeEngine, tmp_path: Path) -> None:
     """The client finds the new primary; what was acknowledged is there."""
     with Watched(tmp_path) as watched:
-        sentinel = Sentinel([("127.0.0.1", watched.sentinel.port)], socket_timeout=5)
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+            [("127.0.0.1", watched.sentinel.port)], socket_timeout=5
+        )
         client = sentinel.master_for(Watched.NAME, socket_timeout=5)
         texts, completions = publish_through(
             engine, Relay(client, lease=15), Relay(client), watched.primary, Node.kill

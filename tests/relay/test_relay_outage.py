@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -93,14 +94,12 @@ def test_heartbeats_of_a_redis_that_hangs(
     future = publish(adapter.submit(a_task(job_id="hung")), by=own_relay)
     with own_relay.follow("hung") as follower:
         events = [follower.get(timeout=SOON) for _ in range(10)]
-        waits = []
+        waits: list[float] = []
         with own_redis.hung():
             while len(waits) < 3:
                 with stopwatch() as watch:
-                    try:
+                    with contextlib.suppress(queue.Empty):
                         events.append(follower.get(timeout=1.0))
-                    except queue.Empty:
-                        pass
                 waits.append(watch.seconds)
                 if watch.seconds < 0.5:
                     waits.pop()  # an event that had come before

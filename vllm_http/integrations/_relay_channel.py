@@ -270,7 +270,7 @@ class Channel:
         key = self._keys[1]
         block = () if wait is None else ("BLOCK", max(1, _ms(wait)))
         place = "STREAMS", key, after or "0-0"
-        # To learn where XREAD has its keys, redis-py asks any one node of a cluster: it may be dead.
+        # To learn where XREAD has its keys, redis-py asks some node of a cluster: it may be dead.
         serves = getattr(self._client, "get_node_from_key", None)
         node = {} if serves is None else {"target_nodes": serves(key)}
         reply = self._client.execute_command("XREAD", "COUNT", BATCH, *block, *place, **node)

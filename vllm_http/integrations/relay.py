@@ -44,9 +44,11 @@ class Relay:
     """Publishes and follows jobs. Thread-safe, and good in a forked child; makes no thread.
 
     Args:
-        redis: A `redis.Redis` (which should have a ``socket_timeout`` above 1 s), or a URL such as
-            ``"redis://localhost:6379/0"``. Connections are made when they are needed; each
-            follower that waits holds one.
+        redis: A `redis.Redis`, a `redis.RedisCluster` or a Sentinel's client (which should have a
+            ``socket_timeout`` above 1 s), or a URL such as ``"redis://localhost:6379/0"``.
+            Connections are made when they are needed; each follower that waits holds one. Of a URL
+            there are as many as the system allows; a client has a limit of its own, which must be
+            above its followers and publishers (``max_connections``; redis-py 8: 100).
         prefix: Before the names of all keys. Two keys a job.
         maxlen: Events of a job that are kept. A reader who falls further behind, or comes back
             later, gets an `Error` instead of the rest.
