@@ -37,12 +37,12 @@ class Receiver(Gate, Queue[TokenEvent]):
     """
 
     queue: deque[TokenEvent]
+    unfinished_tasks = 0  # of the class: a `Queue` that gevent put there forbids it to instances
 
     def __init__(self, maxsize: int) -> None:
         # All of `Queue.__init__` but its locks, which are plain and of which we use none.
         self.maxsize = maxsize
         self.queue = deque()
-        self.unfinished_tasks = 0
         Gate.__init__(self)
         self.kept: list[TokenEvent] = []
         self._renew_lock()

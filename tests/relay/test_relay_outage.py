@@ -97,9 +97,8 @@ def test_heartbeats_of_a_redis_that_hangs(
         waits: list[float] = []
         with own_redis.hung():
             while len(waits) < 3:
-                with stopwatch() as watch:
-                    with contextlib.suppress(queue.Empty):
-                        events.append(follower.get(timeout=1.0))
+                with stopwatch() as watch, contextlib.suppress(queue.Empty):
+                    events.append(follower.get(timeout=1.0))
                 waits.append(watch.seconds)
                 if watch.seconds < 0.5:
                     waits.pop()  # an event that had come before
