@@ -16,6 +16,7 @@ it; the engine's own words, which it may quote, are redacted and bounded.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ._redact import printable
@@ -38,14 +39,19 @@ class WorkerError(Exception):
         status: The HTTP status, or the ``code`` of an error inside a 200 stream, or None.
         job_id: The job it belongs to, once known.
         partial: What had arrived, where ``result()`` or ``map`` drained for the caller; else None.
+
+    Its second argument is what `to_dict` gave, for those who rebuild exceptions from their
+    ``args``, as Celery's result backends do.
     """
 
     _code = "INTERNAL"
     _retriable = False
+    _read_partial: ClassVar[Callable[[Any], Completion]]  # given by the module of `Completion`
 
     def __init__(
         self,
         message: str = "",
+        whole: dict[str, Any] | None = None,
         *,
         code: str | None = None,
         retriable: bool | None = None,
@@ -62,10 +68,24 @@ class WorkerError(Exception):
         self.status = status
         self.job_id = job_id
         self.partial = partial
+        if whole is not None:
+            self._restore(whole)
+
+    def _restore(self, whole: dict[str, Any]) -> None:
+        for name, value in _details(error_from_dict(whole)).items():
+            setattr(self, name, value)
+        if whole.get("partial") is not None:
+            self.partial = type(self)._read_partial(whole["partial"])
 
     def __init_subclass__(cls) -> None:
         # Tracebacks and pickles name the public place, not this file.
         cls.__module__ = "vllm_http"
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, {**_details(self), "partial": self.partial})
@@ -100,11 +120,18 @@ class Timeout(WorkerError):
         "deadline": "DEADLINE_UNMET",
     }
 
-    def __init__(self, message: str = "", *, phase: Phase = "deadline", **details: Any) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        whole: dict[str, Any] | None = None,
+        *,
+        phase: Phase = "deadline",
+        **details: Any,
+    ) -> None:
         details.setdefault("code", self._codes[phase])
         details.setdefault("retriable", phase != "deadline")
-        super().__init__(message, **details)
         self.phase: Phase = phase
+        super().__init__(message, whole, **details)
 
 
 class EngineUnavailable(WorkerError):

@@ -214,6 +214,9 @@ class Completion(Value):
         return _read_error(kind, value)
 
 
+WorkerError._read_partial = Completion.from_dict
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]

@@ -43,7 +43,6 @@ class Receiver(Gate, Queue[TokenEvent]):
         # All of `Queue.__init__` but its locks, which are plain and of which we use none.
         self.maxsize = maxsize
         self.queue = deque()
-        self.unfinished_tasks = 0
         Gate.__init__(self)
         self.kept: list[TokenEvent] = []
         self._renew_lock()

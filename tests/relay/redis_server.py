@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,16 @@ class RedisServer:
         self._process = subprocess.Popen([self._program, *arguments], stdout=subprocess.DEVNULL)
         with redis.Redis(port=self.port) as client:
             wait_until(lambda: _answers(client), timeout=20)
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It stands still: it takes connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""

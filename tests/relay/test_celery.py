@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import kombu.pools
 import pytest
 import redis
+from celery import Celery, Signature, chord, group
 from relay.redis_server import RedisServer
-from relay.workers import Caller, Worker, follow, take, texts
-from support import SOON, answer, kinds, posts, the_error
+from relay.workers import PATIENCE, Caller, Worker, follow, take, texts
+from support import SOON, a_task, answer, kinds, posts, the_error
 
-from vllm_http import Completion, End, StreamingError, Timeout
+from vllm_http import Completion, End, InvalidRequest, StreamingError, Timeout
 from vllm_http.integrations.relay import Relay
 from vllm_http.testing import Cut, FakeEngine, Stall, Status, Text
 
@@ -58,7 +62,7 @@ def caller(redis_server: RedisServer, client: redis.Redis) -> Iterator[Caller]:
 # Every pool.
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads", "gevent"])
+@pytest.fixture(scope="module", params=["prefork", "threads", "solo", "gevent"])
 def worker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, places: dict[str, str]
 ) -> Iterator[Worker]:
@@ -176,7 +180,114 @@ def test_revoke_in_mid_stream(
     assert posts(engine)[-1].hung_up.wait(SOON)
 
 
+# Celery's own ways to put tasks together, and to send them.
+
+
+@pytest.fixture
+def app(redis_server: RedisServer) -> Iterator[Celery]:
+    """A caller with a result backend."""
+    app = Celery("caller", broker=redis_server.url, backend=redis_server.url, set_as_current=False)
+    yield app
+    app.backend.result_consumer.stop()
+    app.backend.client.connection_pool.disconnect()  # that of its subscription, too
+    app.close()
+    kombu.pools.reset()
+
+
+def generate(app: Celery, **options: Any) -> Signature:
+    """A task that streams, to be sent."""
+    return app.signature("generate", args=[a_task().to_dict()], **options)
+
+
+def test_chain(worker: Worker, app: Celery, engine: FakeEngine) -> None:
+    """The next task gets the completion, as JSON."""
+    engine.script(*answer("Hello"))
+    result = (generate(app) | app.signature("texts")).apply_async()
+
+    assert result.get(timeout=PATIENCE) == "Hello"
+
+
+def test_group(worker: Worker, app: Celery, engine: FakeEngine, relay: Relay) -> None:
+    """Each task of it is a job of its own, which may be followed."""
+    for word in "ab":
+        engine.script(*answer(word))
+    result = group([generate(app), generate(app)], app=app).apply_async()
+    followed = [texts(list(follow(relay, each.id))) for each in result.results]
+
+    assert [each["text"] for each in result.get(timeout=PATIENCE)] == followed
+    assert sorted(followed) == ["a", "b"]
+
+
+def test_chord(worker: Worker, app: Celery, engine: FakeEngine) -> None:
+    """Its body gets all completions."""
+    for word in "ab":
+        engine.script(*answer(word))
+    result = chord([generate(app), generate(app)], app=app)(app.signature("texts"))
+
+    assert result.get(timeout=PATIENCE) == ["a", "b"]
+
+
+def test_failure_that_a_caller_gets(worker: Worker, app: Celery, engine: FakeEngine) -> None:
+    """It is the engine's error with all its fields, through the JSON of the backend."""
+    engine.script(Status(404, {"error": {"message": "no such model", "code": 404}}))
+    result = generate(app).apply_async()
+    with pytest.raises(InvalidRequest) as raised:
+        result.get(timeout=PATIENCE)
+
+    assert (raised.value.status, raised.value.retriable) == (404, False)
+    assert raised.value.job_id == result.id
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml"])
+def test_serializer_of_the_message(
+    worker: Worker, caller: Caller, engine: FakeEngine, relay: Relay, serializer: str
+) -> None:
+    """A task's dict is plain, whatever writes it down."""
+    pytest.importorskip({"msgpack": "msgpack", "yaml": "yaml"}.get(serializer, "json"))
+    engine.script(*answer("Hello"))
+
+    assert texts(list(follow(relay, caller.send(serializer=serializer)))) == "Hello"
+
+
+def test_result_that_nobody_keeps(
+    worker: Worker, caller: Caller, engine: FakeEngine, relay: Relay
+) -> None:
+    """Followers need none."""
+    engine.script(*answer("Hello"))
+    id = caller.send(ignore_result=True)
+
+    assert texts(list(follow(relay, id))) == "Hello"
+    assert caller.state(id) is None
+
+
 # With processes.
+
+
+def test_hard_limit_kills(
+    prefork: Worker, caller: Caller, engine: FakeEngine, relay: Relay
+) -> None:
+    """Where nobody heeds it: the engine is freed with the process, followers are told in time."""
+    engine.script(Text("Hello"), Stall())
+    id = caller.send("careless", time_limit=1)
+    events = list(relay.follow(id, patience=5))
+
+    assert kinds(events) == ["started", "token", "error"]
+    assert posts(engine)[-1].hung_up.wait(SOON)
+    assert caller.result(id)["result"]["exc_type"] == "TimeLimitExceeded"
+
+
+def test_child_that_serves_one_task(
+    tmp_path: Path, places: dict[str, str], caller: Caller, engine: FakeEngine, relay: Relay
+) -> None:
+    """The next process makes connections of its own."""
+    one = {**places, "QUEUE": "one", "TASKS_PER_CHILD": "1"}
+    with Worker(tmp_path, "prefork", 1, **one) as worker:
+        worker.wait_ready()
+        for word in "abc":
+            engine.script(*answer(word))
+        ids = [caller.send(queue="one") for _ in "abc"]
+
+        assert sorted(texts(list(follow(relay, id))) for id in ids) == ["a", "b", "c"]
 
 
 def test_retry_without_a_relay(prefork: Worker, caller: Caller, engine: FakeEngine) -> None:

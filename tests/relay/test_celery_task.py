@@ -10,16 +10,21 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import Ignore, ImproperlyConfigured, Retry
-from celery.signals import task_revoked
+from celery.signals import task_revoked, worker_init
 from relay.redis_server import free_port
 from support import a_task, answer, kinds
 
 from vllm_http import (
     CapacityExceeded,
+    Completion,
+    EngineUnavailable,
     InvalidRequest,
+    Metrics,
     StreamingError,
     TaskRequest,
+    Timeout,
     TokenStream,
+    Unknown,
     VllmHttpAdapter,
     WorkerError,
 )
@@ -66,7 +71,7 @@ def declare(app: Celery, base: type = StreamingTask, **options: Any) -> Any:
             return stream and stream.result().to_dict()
         return self.publish(stream).to_dict()
 
-    return app.task(generate, name="generate", base=base, bind=True, **options)
+    return app.task(generate, name="generate", base=base, bind=True, shared=False, **options)
 
 
 # What is submitted.
@@ -219,7 +224,9 @@ def test_the_cap_on_a_wait_is_an_option(
     assert [7200.5 <= countdown <= 7201 for countdown in task.countdowns] == [True]
 
 
-@pytest.mark.parametrize(("retries", "most"), [(0, 1), (1, 2), (2, 4), (30, 60)])
+@pytest.mark.parametrize(
+    ("retries", "most"), [(0, 1), (1, 2), (2, 4), (30, 60), (1024, 60), (10**6, 60)]
+)
 def test_retry_backs_off(
     app: Celery, engine: FakeEngine, adapter: VllmHttpAdapter, retries: int, most: float
 ) -> None:
@@ -278,6 +285,86 @@ def test_full_adapter_is_tried_again(app: Celery, engine: FakeEngine) -> None:
 
     assert isinstance(result.result.exc, CapacityExceeded)
     assert len(task.countdowns) == 1
+
+
+def test_eager_task(
+    app: Celery, engine: FakeEngine, adapter: VllmHttpAdapter, relay: Relay
+) -> None:
+    """In the caller's own process: the job is published all the same, and read after its end."""
+    app.conf.task_always_eager = True
+    engine.script(*answer("Hello"))
+    result = declare(app, adapter=adapter, relay=relay).delay()
+
+    assert result.get()["text"] == "Hello"
+    assert kinds(relay.follow(result.id)) == ["started", "token", "end"]
+
+
+# Result backends.
+
+
+def failures() -> list[WorkerError]:
+    """One of each kind, with fields that are not its class's own."""
+    partial = Completion("a job", "Hello", metrics=Metrics(tokens_generated=1))
+    details: dict[str, Any] = {"code": "ODD", "job_id": "a job", "retry_after_ms": 1500}
+    classes = (StreamingError, EngineUnavailable, CapacityExceeded, InvalidRequest, Unknown)
+    return [
+        *(cls("why", status=502, retriable=False, partial=partial, **details) for cls in classes),
+        Timeout("why", phase="stall", retriable=False, **details),
+    ]
+
+
+@pytest.mark.parametrize("serializer", ["json", "msgpack", "yaml", "pickle"])
+@pytest.mark.parametrize("failure", failures(), ids=lambda failure: type(failure).__name__)
+def test_error_goes_through_a_result_backend_whole(
+    app: Celery, failure: WorkerError, serializer: str
+) -> None:
+    """Who asks for the result gets the error that the task had, and not its message alone."""
+    pytest.importorskip({"msgpack": "msgpack", "yaml": "yaml"}.get(serializer, "json"))
+    app.conf.update(result_backend="cache+memory://", result_serializer=serializer)
+    app.conf.update(accept_content=[serializer], result_accept_content=[serializer])
+
+    def fail(self: StreamingTask) -> None:
+        raise failure
+
+    options: dict[str, Any] = {"bind": True, "shared": False, "max_retries": 0}
+    task = app.task(fail, name="fail", base=StreamingTask, **options)
+    app.conf.task_store_eager_result = True
+    id = task.apply().id
+    error = app.AsyncResult(id).result
+
+    assert type(error) is type(failure)
+    assert error.to_dict() == failure.to_dict()
+    assert str(error) == "why"
+
+
+# At a worker's start.
+
+
+@pytest.mark.parametrize(
+    ("broker", "options", "cap", "told"),
+    [
+        ("redis://", {}, 60.0, False),
+        ("redis://", {}, 7200.0, True),
+        ("redis://", {"visibility_timeout": 86400}, 7200.0, False),
+        ("redis://", {"visibility_timeout": 30}, 60.0, True),
+        ("sentinel://", {}, 7200.0, True),
+        ("amqp://", {}, 7200.0, False),
+        ("memory://", {}, 7200.0, False),
+    ],
+)
+def test_cap_beyond_the_visibility_timeout_is_told(
+    caplog: pytest.LogCaptureFixture, broker: str, options: dict[str, Any], cap: float, told: bool
+) -> None:
+    """A task that waits longer than the broker does is delivered twice: a warning names both."""
+    app = Celery("tests", broker=broker, set_as_current=False)
+    app.conf.broker_transport_options = options
+    declare(app, adapter=Recorder(), retry_cap=cap)
+    with caplog.at_level(logging.WARNING, "vllm_http"):
+        worker_init.send(sender=type("Worker", (), {"app": app})())
+    app.close()
+
+    ours = [record.message for record in caplog.records if record.name == "vllm_http"]
+    assert ["visibility_timeout" in message for message in ours] == [True] * told
 
 
 # Revoked.

@@ -199,14 +199,14 @@ def test_trimmed_events_are_not_skipped(
     engine: FakeEngine, adapter: VllmHttpAdapter, client: redis.Redis
 ) -> None:
     """A reader that is too late for the beginning is told so, and gets no torso."""
-    relay = Relay(client, maxlen=5)
-    engine.script(*answer(*"abcdefghij"))
+    relay = Relay(client, maxlen=256)
+    engine.script(*answer(*"abcdefghij" * 30))
     relay.publish(adapter.submit(a_task(job_id="long")))
     error = the_error(relay.follow("long"))
 
     assert isinstance(error, StreamingError)
     assert "trimmed" in error.message
-    assert client.xlen("vllm-http:{long}:events") == 5
+    assert client.xlen("vllm-http:{long}:events") == 256
 
 
 def test_trim_is_noticed_wherever_the_reader_was(
@@ -229,7 +229,7 @@ def test_expired_job_is_an_error_for_who_comes_back(
     engine: FakeEngine, adapter: VllmHttpAdapter, client: redis.Redis
 ) -> None:
     """It is said at once: a stream that was there once is not waited for."""
-    relay = Relay(client, expire=0.2)
+    relay = Relay(client, expire=0.2, lease=0.1)
     engine.script(*answer("Hello"))
     relay.publish(adapter.submit(a_task(job_id="old")))
     with relay.follow("old") as follower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from relay.redis_server import RedisServer
 from support import SOON, a_task, answer, posts, stopwatch, the_error
 
 from vllm_http import Completion, StreamingError, Token, VllmHttpAdapter
-from vllm_http.integrations import _relay_publisher
+from vllm_http.integrations import _relay_failures
 from vllm_http.integrations.relay import Relay
 from vllm_http.testing import FakeEngine, Forever, Stall, Text
 
@@ -79,6 +80,35 @@ def test_outage_that_lasts_frees_the_engine(
     assert (failure.retriable, failure.job_id) == (True, "outage")
     assert isinstance(error, StreamingError)
     assert watch.seconds < 2 * SOON
+
+
+def test_heartbeats_of_a_redis_that_hangs(
+    engine: FakeEngine,
+    adapter: VllmHttpAdapter,
+    own_redis: RedisServer,
+    own_relay: Relay,
+    publish: Publish,
+) -> None:
+    """A reader's `get` comes back soon after its timeout, and goes on when Redis does."""
+    engine.script(Forever(Text("word"), interval=0.01))
+    future = publish(adapter.submit(a_task(job_id="hung")), by=own_relay)
+    with own_relay.follow("hung") as follower:
+        events = [follower.get(timeout=SOON) for _ in range(10)]
+        waits: list[float] = []
+        with own_redis.hung():
+            while len(waits) < 3:
+                with stopwatch() as watch, contextlib.suppress(queue.Empty):
+                    events.append(follower.get(timeout=1.0))
+                waits.append(watch.seconds)
+                if watch.seconds < 0.5:
+                    waits.pop()  # an event that had come before
+        events += [follower.get(timeout=SOON) for _ in range(1000)]
+        own_relay.cancel("hung")
+    indices = [event.index for event in events if isinstance(event, Token)]
+
+    assert max(waits) < 2.5
+    assert indices == list(range(len(indices)))
+    assert future.result(SOON).finish_reason == "cancelled"
 
 
 def test_cancel_without_redis_is_an_error(
@@ -146,7 +176,7 @@ class Unreliable(redis.Redis):
 @pytest.fixture
 def unreliable(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes clients that lose things, and relays that do not pause then."""
-    monkeypatch.setattr(_relay_publisher, "_PAUSE", (0.001, 0.001))
+    monkeypatch.setattr(_relay_failures, "_PAUSE", (0.001, 0.001))
     monkeypatch.setattr("vllm_http.integrations._relay_follower._PAUSE", 0.001)
     clients = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from wsgi.sources import METRICS, Numbered, Source
 
 from vllm_http import (
     AdapterClosed,
+    CapacityExceeded,
     End,
     EngineUnavailable,
     Error,
@@ -22,7 +24,7 @@ from vllm_http import (
     Unknown,
     event_from_json,
 )
-from vllm_http.integrations.wsgi import Body, json_lines, plain_text, sse
+from vllm_http.integrations.wsgi import Body, json_lines, plain_text, sse, status_of
 
 
 EVENTS: list[TokenEvent] = [
@@ -46,6 +48,23 @@ def test_sse_frames() -> None:
     expected = "".join(f"event: {event.type}\ndata: {event.to_json()}\n\n" for event in EVENTS)
 
     assert rest(sse(Source(*EVENTS))) == expected.encode()
+
+
+@pytest.mark.parametrize("odd", ["1\ndata: evil", "1\r2", "\0", "1\u2028", "\x1b[2J"])
+def test_sse_id_of_more_than_a_line(odd: str) -> None:
+    """A source of the application's own may give any: what is no line is left out."""
+    source = Source(*EVENTS)
+    source.last_id = odd  # type: ignore[attr-defined]
+
+    assert rest(sse(source)) == rest(sse(Source(*EVENTS)))
+
+
+@pytest.mark.parametrize("wait", [-1, -(10**30), math.inf, -math.inf, math.nan])
+def test_status_of_an_impossible_wait(wait: float) -> None:
+    """What an engine or a proxy tells so is no Retry-After."""
+    refusal = CapacityExceeded("busy", retry_after_ms=wait)  # type: ignore[arg-type]
+
+    assert status_of(refusal) == (429, [])
 
 
 def test_sse_ids() -> None:

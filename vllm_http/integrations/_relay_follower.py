@@ -8,8 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from redis import RedisError
-
 from vllm_http import (
     End,
     Error,
@@ -21,7 +19,8 @@ from vllm_http import (
     event_from_json,
 )
 
-from ._relay_channel import AWAY, Channel, Condition, Entry
+from ._relay_channel import Channel, Condition, Entry, Look
+from ._relay_failures import FAILURES, outlasted, passes, refused
 
 
 _WAIT = 1.0
@@ -89,8 +88,9 @@ class Follower(Iterator[TokenEvent]):
                 return self._next()
             left = _WAIT if until is None else max(0.0, until - time.monotonic())
             self._fetch(left)
-            if not self._waiting and not self._over and left == 0.0:
-                raise queue.Empty
+            late = until is not None and time.monotonic() >= until
+            if late and not self._waiting and not self._over:
+                raise queue.Empty  # no second try, which a Redis that hangs would double
         return None
 
     def close(self) -> None:
@@ -121,19 +121,20 @@ class Follower(Iterator[TokenEvent]):
         try:
             entries = self._channel.read(self._fetched, wait or None)
             if not entries and self._must_look():
-                condition, cancelled, next = self._channel.look()
+                look = self._channel.look()
                 self._looked_at = time.monotonic()
                 # What came before that look is read first: an end is believed if nothing is left.
-                entries = self._channel.read(self._fetched)
+                if self._at() < _before(look.next):
+                    entries = self._channel.read(self._fetched)
                 if not entries:
-                    self._judge(condition, cancelled, next)
+                    self._judge(look)
             self._away_since = None
             self._accept(entries)
-        except AWAY as away:
-            self._wait_for_redis(away, left)
-        except RedisError as refusal:
-            name = type(refusal).__name__
-            self._fail(StreamingError(f"redis refused a command ({name})", retriable=False))
+        except FAILURES as failure:
+            if passes(failure):
+                self._wait_for_redis(failure, left)
+            else:
+                self._fail(refused(failure))
         except InvalidRequest as unreadable:  # written by another version
             self._fail(unreadable)
 
@@ -145,22 +146,26 @@ class Follower(Iterator[TokenEvent]):
             self._fetched, self._alone_since = id, None
             self._waiting.append((id, event_from_json(event)))
 
-    def _judge(self, condition: Condition, cancelled: bool, next: str) -> None:
+    def _at(self) -> tuple[int, int]:
+        return (-1, -1) if self._fetched is None else _numbers(self._fetched)
+
+    def _judge(self, look: Look) -> None:
         """There is nothing to read: say whether something may come."""
-        generation, count = _numbers(next)
-        at = (-1, -1) if self._fetched is None else _numbers(self._fetched)
-        if condition != "unknown" and at >= (generation, count):
+        at, last = self._at(), _before(look.next)
+        unknown = look.condition == "unknown"
+        if not unknown and at > last:
             self.refuse(InvalidRequest("after: no event of this job had that id"))
-        elif condition == "live":
+        elif self._fetched if unknown else (at < last and not look.kept):
+            message = "the events are gone: expired, or evicted or lost by redis"
+            self._fail(StreamingError(message))
+        elif look.condition == "live":
             self._alone_since = None
-        elif condition == "ended" and at == (generation, count - 1):
-            self._over = True
-        elif condition == "ended" or (condition == "unknown" and self._fetched is not None):
-            self._fail(StreamingError("the events are gone: expired, or lost by redis"))
-        elif cancelled:
+        elif look.condition == "ended":
+            self._over = at == last  # else it was begun anew since the look
+        elif look.cancelled:
             self._channel.cancel()  # nobody else is there to write the end
         else:
-            self._wait_for_publisher(condition)
+            self._wait_for_publisher(look.condition)
 
     def _wait_for_publisher(self, condition: Condition) -> None:
         now = time.monotonic()
@@ -181,8 +186,7 @@ class Follower(Iterator[TokenEvent]):
             self._away_since = now
         if now - self._away_since < self._patience:
             return time.sleep(min(_PAUSE, left))
-        message = f"redis cannot be reached since {self._patience:g} s ({type(away).__name__})"
-        self._fail(StreamingError(message))
+        self._fail(outlasted(away, self._patience))
 
     def refuse(self, error: InvalidRequest) -> None:
         """Tell this and nothing else: the reader asked for what there cannot be."""
@@ -199,6 +203,12 @@ def _follows(id: str, before: str | None) -> bool:
     generation, number = _numbers(id)
     last_generation, last_number = (-1, -1) if before is None else _numbers(before)
     return number == (last_number + 1 if generation == last_generation else 0)
+
+
+def _before(next: str) -> tuple[int, int]:
+    """The numbers of the last event that there was, where `next` is the next one's id."""
+    generation, count = _numbers(next)
+    return generation, count - 1
 
 
 def _numbers(id: str) -> tuple[int, int]:

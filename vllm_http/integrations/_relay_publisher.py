@@ -6,15 +6,16 @@ import contextlib
 import math
 import queue
 import time
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
-
-from redis import RedisError
 
 from vllm_http import (
     Completion,
     End,
     Error,
+    Metrics,
     StreamingError,
     Token,
     TokenEvent,
@@ -23,16 +24,14 @@ from vllm_http import (
 )
 
 from .._errors import closed_before_end
-from ._relay_channel import AWAY, BATCH, Channel, Superseded
+from ._relay_channel import BATCH, Cancelled, Channel, Superseded
+from ._relay_failures import FAILURES, insist
 
 
 T = TypeVar("T")
 
 _POLL = 0.5
 """Seconds of silence after which the lease is renewed and a cancel looked for."""
-
-_PAUSE = 0.05, 0.5
-"""The first and the longest wait before Redis is asked again."""
 
 
 class Publisher:
@@ -66,21 +65,43 @@ class Publisher:
         with self._stream:
             try:
                 self._publish()
-            except (Superseded, WorkerError):
-                raise  # Redis takes nothing more of this
+            except Cancelled:
+                return self._cancelled()
+            except Superseded:
+                raise
+            except WorkerError as error:
+                self._give_up(error)
+                raise
             except BaseException as interruption:
                 self._leave(interruption)
                 raise
         return self._stream.result()
 
     def _publish(self) -> None:
-        self._generation = self._insist(self._channel.begin)
+        nonce = uuid.uuid4().hex
+        self._generation = self._insist(lambda: self._channel.begin(nonce))
+        if self._send():  # before it began: nothing of the answer is wanted, however short it is
+            end = self._cancelled()
+            self._note(End(end.metrics or Metrics(), finish_reason="cancelled"))
+            self._send()
+            raise Cancelled
         while self._last is None:
             self._take(self._poll)
             self._gather()
             if self._send():
                 self._stream.cancel()
             self._sent_at = time.monotonic()
+
+    def _cancelled(self) -> Completion:
+        """What the engine had said until it heard of it; followers have seen "cancelled"."""
+        self._stream.cancel()
+        try:
+            whole = self._stream.result()
+        except WorkerError as error:  # it failed as well, as after a long stop of the process
+            if error.partial is None:
+                raise
+            whole = error.partial
+        return replace(whole, finish_reason="cancelled", error=None)
 
     def _gather(self) -> None:
         """Wait until the interval is over, and take what has come."""
@@ -90,8 +111,8 @@ class Publisher:
             self._take(0.0)
 
     def _take(self, wait: float) -> None:
-        """Wait for an event, and take all others that are there."""
-        while self._last is None and len(self._unsent) < BATCH:
+        """Wait for an event, and take all others that are there, but one: a last word fits in."""
+        while self._last is None and len(self._unsent) < BATCH - 1:
             try:
                 event = self._stream.get(timeout=wait)
             except queue.Empty:
@@ -110,28 +131,45 @@ class Publisher:
 
     def _send(self) -> bool:
         """Send what was taken, and return whether a cancel was asked for."""
-        lease, ended = self._channel.terms.lease, self._last is not None
-        if isinstance(self._last, Error) and self._retry_in is not None:
-            again = self._retry_in(self._last.error)
-            if again is not None:
-                del self._unsent[-1]
-                lease, ended = lease + again, False
-        if ended:
-            lease = 0.0
-        cancelled = self._insist(lambda: self._append(ended, lease))
+        away = self._away_for(self._last)
+        if away is not None:
+            del self._unsent[-1]  # followers do not hear of a failure that is tried again
+        ended = self._last is not None and away is None
+        cancelled = self._insist(lambda: self._append(ended, away))
         self._sent += len(self._unsent)
         self._unsent.clear()
         return cancelled
 
-    def _append(self, ended: bool, lease: float) -> bool:
+    def _away_for(self, last: End | Error | None) -> float | None:
+        """Seconds until another publisher takes over, if one will."""
+        if isinstance(last, Error) and self._retry_in is not None:
+            return self._retry_in(last.error)
+        return None
+
+    def _append(self, ended: bool, away: float | None = None, lease: float | None = None) -> bool:
+        if lease is None:
+            lease = 0.0 if ended else self._channel.terms.lease
         return self._channel.append(
             self._generation,
             self._sent,
             self._unsent,
             ended=ended,
             lease=lease,
+            away=away or 0.0,
             tokens=self._tokens,
         )
+
+    def _give_up(self, error: WorkerError) -> None:
+        """Tell followers that Redis took no more; one try, which may well fail too."""
+        if not self._generation:
+            return
+        away = self._away_for(Error(error))
+        if away is not None:
+            self._unsent.clear()  # the next publisher says it all again
+        elif self._last is None:
+            self._note(Error(error))
+        with contextlib.suppress(*FAILURES, Superseded, Cancelled, WorkerError):
+            self._append(away is None, away)
 
     def _leave(self, interruption: BaseException) -> None:
         """Tell followers that this thread was told to stop; one try, since it must hurry.
@@ -151,30 +189,8 @@ class Publisher:
             name = type(interruption).__name__
             message = f"the worker was interrupted by {name}"
             self._note(Error(StreamingError(message, job_id=self._stream.job_id)))
-        with contextlib.suppress(RedisError, Superseded, WorkerError):
+        with contextlib.suppress(*FAILURES, Superseded, Cancelled, WorkerError):
             self._append(ended, lease=0.0)
 
     def _insist(self, step: Callable[[], T]) -> T:
         return insist(step, self._channel.terms.outage, self._stream.job_id)
-
-
-def insist(step: Callable[[], T], patience: float, job_id: str) -> T:
-    """Do a step in Redis; while Redis is away, again and again.
-
-    Raises:
-        StreamingError: Redis refused it, or stayed away for `patience` seconds.
-    """
-    until = time.monotonic() + patience
-    pause, longest = _PAUSE
-    while True:
-        try:
-            return step()
-        except AWAY as away:
-            if time.monotonic() + pause > until:
-                message = f"redis cannot be reached since {patience:g} s ({type(away).__name__})"
-                raise StreamingError(message, job_id=job_id) from away
-            time.sleep(pause)
-            pause = min(2 * pause, longest)
-        except RedisError as refusal:
-            message = f"redis refused a command ({type(refusal).__name__})"
-            raise StreamingError(message, retriable=False, job_id=job_id) from refusal

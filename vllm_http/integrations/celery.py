@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Task
 from celery.exceptions import Ignore, ImproperlyConfigured
-from celery.signals import task_revoked
+from celery.signals import task_revoked, worker_init
 
 from vllm_http import (
     Completion,
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["StreamingTask"]
 
 logger = logging.getLogger("vllm_http")
+
+_DOUBLINGS = 1000
+"""A float ends at 2**1024, and ``max_retries=None`` does not."""
+
+_VISIBILITY = {"redis": 3600.0, "sqs": 1800.0}
+"""Seconds after which these transports deliver a task again that is not acknowledged, unless
+``broker_transport_options`` say otherwise; a task that waits for its retry is not."""
 
 
 class StreamingTask(Task):  # type: ignore[misc]
@@ -110,6 +117,7 @@ class StreamingTask(Task):  # type: ignore[misc]
         try:
             return self.run(*args, **kwargs)
         except WorkerError as error:
+            error.args = (error.message, error.to_dict())  # what a result backend keeps
             countdown = self._retry_in(error)
             if countdown is None:
                 raise
@@ -124,12 +132,17 @@ class StreamingTask(Task):  # type: ignore[misc]
         if request.called_directly or not error.retriable or used_up or too_long:
             return None
         if getattr(request, "vllm_countdown", None) is None:
-            bound = min(self.retry_cap, self.retry_base * 2**request.retries)
             # Those who were refused together shall not come back together; nor any at once, since
             # Celery stores the state RETRY after it has sent the message: over a quick result.
+            bound = self._backoff(request.retries)
             request.vllm_countdown = wanted + random.uniform(bound / 2, bound)
         countdown: float = request.vllm_countdown
         return countdown
+
+    def _backoff(self, retries: int) -> float:
+        """The longest random wait before the next retry, in seconds."""
+        doubled: float = 2.0 ** min(retries, _DOUBLINGS)
+        return min(self.retry_cap, self.retry_base * doubled)
 
     def _deadline_ms(self, own: int | None) -> int | None:
         """The task's own deadline or what Celery's limits leave, whichever is less."""
@@ -171,4 +184,24 @@ def _cancel_revoked(sender: Any = None, request: Any = None, **_: Any) -> None:
         logger.warning("task %s: followers do not know that it is revoked: %s", request.id, error)
 
 
+def _warn_of_visibility(sender: Any = None, **_: Any) -> None:
+    """Tell, when a worker starts, of tasks whose retries the broker would deliver twice."""
+    app = sender.app
+    transport = app.connection_for_read().transport.driver_type
+    options = app.conf.broker_transport_options or {}
+    visible = options.get("visibility_timeout", _VISIBILITY.get(transport))
+    if transport not in _VISIBILITY or visible is None:
+        return
+    for task in app.tasks.values():
+        if isinstance(task, StreamingTask) and task.retry_cap >= visible:
+            logger.warning(
+                "task %s: retry_cap is %g s, but the broker delivers a task again after %g s "
+                "(visibility_timeout): a retry that waits so long is done more than once",
+                task.name,
+                task.retry_cap,
+                visible,
+            )
+
+
 task_revoked.connect(_cancel_revoked)
+worker_init.connect(_warn_of_visibility)

@@ -7,8 +7,10 @@ A Celery task, or any other process with a `TokenStream`, calls `Relay.publish`;
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
+from typing import Any
 
 import redis as redis_py
 from redis.backoff import NoBackoff
@@ -18,14 +20,21 @@ from vllm_http import Completion, InvalidRequest, TokenStream, WorkerError
 
 from .._limits import check_id
 from ._relay_channel import Channel, Superseded, Terms
+from ._relay_failures import insist
 from ._relay_follower import Follower
-from ._relay_publisher import Publisher, insist
+from ._relay_publisher import Publisher
 
 
 __all__ = ["Follower", "Relay", "Superseded"]
 
 _SOCKET_TIMEOUT = 5.0
 """Seconds; redis-py before 8 waits for ever."""
+
+_READ_TIMEOUT = 1.5
+"""Of followers' connections: a read waits for a second, and a heartbeat waits for the read."""
+
+_CONNECTIONS = 2**31
+"""As many as the system allows; redis-py 8 would stop at 100, and so many readers may wait."""
 
 _CANCEL_PATIENCE = 5.0
 """Seconds that `cancel` waits for Redis: a web request waits for it."""
@@ -35,9 +44,11 @@ class Relay:
     """Publishes and follows jobs. Thread-safe, and good in a forked child; makes no thread.
 
     Args:
-        redis: A `redis.Redis` (which should have a ``socket_timeout`` above 1 s), or a URL such as
-            ``"redis://localhost:6379/0"``. Connections are made when they are needed; each
-            follower that waits holds one.
+        redis: A `redis.Redis`, a `redis.RedisCluster` or a Sentinel's client (which should have a
+            ``socket_timeout`` above 1 s), or a URL such as ``"redis://localhost:6379/0"``.
+            Connections are made when they are needed; each follower that waits holds one. Of a URL
+            there are as many as the system allows; a client has a limit of its own, which must be
+            above its followers and publishers (``max_connections``; redis-py 8: 100).
         prefix: Before the names of all keys. Two keys a job.
         maxlen: Events of a job that are kept. A reader who falls further behind, or comes back
             later, gets an `Error` instead of the rest.
@@ -49,7 +60,9 @@ class Relay:
             it 10 us: at 50 tokens a second, 0.05 saves half.
 
     Raises:
-        InvalidRequest: A number is not above 0, or `interval` below it.
+        InvalidRequest: A number is out of its limits: `maxlen` holds one command's 256 events at
+            least; `interval` is at most half of `lease`, or a worker that lives would count as
+            dead; and `expire` is no shorter than `lease`.
     """
 
     def __init__(
@@ -63,15 +76,12 @@ class Relay:
         outage: float = 30.0,
         interval: float = 0.0,
     ) -> None:
-        limits = {"maxlen": maxlen, "expire": expire, "lease": lease, "outage": outage}
-        for name, value in limits.items():
-            if not value > 0:
-                raise InvalidRequest(f"{name}: {value!r} is not above 0")
-        if not interval >= 0:
-            raise InvalidRequest(f"interval: {interval!r} is below 0")
         self._terms = Terms(prefix, maxlen, expire, lease, outage, interval)
+        self._terms.check()
         self._owned = isinstance(redis, str)
-        self._redis = _client(redis) if isinstance(redis, str) else redis
+        self._redis = _client(redis, _SOCKET_TIMEOUT) if isinstance(redis, str) else redis
+        self._reading = _client(redis, _READ_TIMEOUT) if isinstance(redis, str) else redis
+        _check_encoding(self._redis)
 
     def __enter__(self) -> Relay:
         return self
@@ -116,7 +126,7 @@ class Relay:
             patience: Seconds to wait where nobody publishes: for a worker to begin, for another
                 after one died, and for Redis. Then the stream ends with an `Error`.
         """
-        follower = Follower(Channel(self._redis, job_id, self._terms), after, patience)
+        follower = Follower(Channel(self._reading, job_id, self._terms), after, patience)
         try:
             check_id("job_id", job_id)
             if after is not None and not re.fullmatch(r"[0-9]{1,15}-[0-9]{1,15}", after):
@@ -140,17 +150,35 @@ class Relay:
         """Close the connections that were made for a URL; they would be made again."""
         if self._owned:
             self._redis.close()
+            self._reading.close()
 
     def _channel(self, job_id: str) -> Channel:
         check_id("job_id", job_id)
         return Channel(self._redis, job_id, self._terms)
 
 
-def _client(url: str) -> redis_py.Redis:
+def _check_encoding(client: redis_py.Redis) -> None:
+    """Refuse a client that could not send commands, or would garble what it reads.
+
+    We send bytes, so its encoding matters little, unless it decodes replies with it.
+    """
+    encoder: Any = client.get_encoder()
+    try:
+        kept = "*1\r\n".encode(encoder.encoding) == b"*1\r\n"
+        whole = codecs.lookup(encoder.encoding).name == "utf-8" or not encoder.decode_responses
+    except LookupError:
+        kept = whole = False
+    if not (kept and whole):
+        got = f"{encoder.encoding!r}, decode_responses={encoder.decode_responses}"
+        raise InvalidRequest(f"redis: its encoding is {got}; events are UTF-8")
+
+
+def _client(url: str, timeout: float) -> redis_py.Redis:
     # Repeating is done here, where it is bounded and known to be safe; one layer of it is enough.
     return redis_py.Redis.from_url(
         url,
-        socket_timeout=_SOCKET_TIMEOUT,
-        socket_connect_timeout=_SOCKET_TIMEOUT,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        max_connections=_CONNECTIONS,
         retry=Retry(NoBackoff(), 0),
     )

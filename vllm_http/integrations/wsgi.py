@@ -271,8 +271,9 @@ def status_of(error: WorkerError) -> tuple[HTTPStatus, list[tuple[str, str]]]:
         found = [status for cls, status in _STATUS.items() if isinstance(error, cls)]
         status = found[0] if found else HTTPStatus.INTERNAL_SERVER_ERROR
     headers = []
-    if error.retry_after_ms is not None:
-        headers.append(("Retry-After", str(math.ceil(error.retry_after_ms / 1000))))
+    wait = error.retry_after_ms  # a server of another make may have told it, and told anything
+    if wait is not None and 0 <= wait < math.inf:
+        headers.append(("Retry-After", str(math.ceil(wait / 1000))))
     return status, headers
 
 
@@ -296,7 +297,9 @@ def _json(event: TokenEvent) -> bytes:
 
 
 def _write_sse(event: TokenEvent, event_id: str | None) -> bytes:
-    name = "" if event_id is None else f"id: {event_id}\n"
+    # What a browser would not send back is no place to go on from, and a line end begins a field.
+    told = event_id is not None and event_id.isprintable()
+    name = f"id: {event_id}\n" if told else ""
     return b"%bevent: %b\ndata: %b\n\n" % (name.encode(), event.type.encode(), _json(event))
 
 
