@@ -47,8 +47,9 @@ class StreamingTask(Task):  # type: ignore[misc]
     A `WorkerError` that leaves the task is tried again by Celery if it is ``retriable``: after what
     the engine asked for (``retry_after_ms``) and a random time between half and the whole of
     ``retry_base * 2**retries`` seconds, at most ``retry_cap``; ``max_retries`` is Celery's own.
-    An engine that asks for more than ``max_retry_after`` fails it, and so do the other errors. Messages are acknowledged late, so a task whose worker dies is delivered
-    again; each of these is an option like any other.
+    An engine that asks for more than ``max_retry_after`` fails it, and so do the other errors.
+    Messages are acknowledged late, so a task whose worker dies is delivered again; each of these is
+    an option like any other.
 
     Attributes:
         adapter: The engine. One for a process is enough, made at import: it has no thread before
