@@ -24,7 +24,8 @@ settings.register_profile("local", deadline=None, max_examples=30)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-# Folders that want more than Python, or much time: each has an environment of tox, and runs when it is named.
+# Folders that want more than Python, or much time: each has an environment of tox, and runs when it
+# is named.
 APART = {
     "interleavings": "every schedule of the small machines (tox -e interleavings)",
     "network": "networks of its own (tox -e network)",
