@@ -23,7 +23,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TOP_LEVEL = {
     *("setup.cfg", "setup.py", "tox.ini", ".gitignore", ".ci"),
     *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
-    *("vllm_http", "vllm_http_pytest.py", "MANIFEST.in", "tests", "docs", "examples", "benchmarks"),
+    *("vllm_http", "MANIFEST.in", "tests", "docs", "examples", "benchmarks"),
 }
 
 MAX_LINES = 400
