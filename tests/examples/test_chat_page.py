@@ -117,12 +117,12 @@ def test_conversation(page: Page, chat: Chat) -> None:
 
 
 def test_failure_is_shown(page: Page, chat: Chat) -> None:
-    """A refused task and a broken answer say why; the next question is asked without them."""
+    """A refused task is told in plain words, not the engine's; the next is asked without it."""
     before = len(chat.posts())
     chat.engine.script(Status(400, {"error": {"message": "too hot", "code": 400}}))
     chat.engine.script(*answer("Well"))
     page.ask("Is it?")
-    page.wait_for("failed", "failed: engine answered 400: too hot")
+    page.wait_for("failed", "failed: The request was refused.")
     page.ask("And now?")
     page.wait_for("answer", "", "Well")
 
