@@ -170,8 +170,8 @@ def test_our_own_bug(engine: FakeEngine, name: str, monkeypatch: pytest.MonkeyPa
         secret = f"{headers} {KEY} {PROMPT}"
         raise ZeroDivisionError(len(secret))
 
-    monkeypatch.setattr("vllm_http._transport.Transport._request", bug)
     with adapter_on(engine.url) as adapter:
+        monkeypatch.setattr("vllm_http._transport.Transport._request", bug)
         error = assert_tells_nothing(lambda: CALLS[name](adapter))
 
     assert isinstance(error, Unknown)

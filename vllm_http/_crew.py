@@ -58,8 +58,12 @@ class Crew:
         """
         if self._take_place():
             self._jobs.put(job)
-        else:
-            uninterrupted(functools.partial(self._start, job))
+            # After the line above: whoever offered the place leaves once `close` was called, and
+            # looks what is in the queue before; or another does.
+            if not self._closed:
+                return
+            job = _look_again
+        uninterrupted(functools.partial(self._start, job))
 
     def _take_place(self) -> bool:
         try:
