@@ -9,7 +9,7 @@ from typing import Any
 from backend import Backend
 from flask import Flask, Response, jsonify, request, send_file
 
-from vllm_http import Completion, TaskRequest, WorkerError
+from vllm_http import Completion, InvalidRequest, TaskRequest, WorkerError
 from vllm_http.integrations.wsgi import plain_text, sse, status_of
 
 
@@ -50,8 +50,14 @@ def ask() -> Response:
 @application.get("/answers/<job_id>")
 def answer(job_id: str) -> Response:
     """An answer's events, from the beginning or from where the browser was cut off."""
-    body = sse(backend.follow(job_id, request.headers.get("Last-Event-ID")))
-    body.begin(timeout=0)  # what can't be followed gets a status
+    last_id = request.headers.get("Last-Event-ID")
+    body = sse(backend.follow(job_id, last_id))
+    try:
+        body.begin(timeout=0)
+    except WorkerError as error:
+        if isinstance(error, InvalidRequest) and error.status is None:
+            raise  # what can't be followed gets a status
+        body = sse(backend.follow(job_id, last_id))  # a task's own failure is an event
     return Response(body, headers=body.headers)
 
 
