@@ -104,7 +104,11 @@ def read(kind: type[T], value: object, custom: Callable[[type, Any], Any]) -> T:
 
 
 # A key that is half a surrogate pair has no UTF-8 to look for; a number may be beyond a float.
-_CANNOT_BE_READ = (msgspec.MsgspecError, ValueError, TypeError, ArithmeticError, RecursionError)
+# msgspec 0.19 takes a range for a mapping.
+_CANNOT_BE_READ = (
+    *(msgspec.MsgspecError, ValueError, TypeError, AttributeError, ArithmeticError),
+    RecursionError,
+)
 
 
 def _refuse_unknown(name: str, result: Any, value: Any) -> None:
@@ -112,6 +116,8 @@ def _refuse_unknown(name: str, result: Any, value: Any) -> None:
         for item, source in zip(result, value, strict=True):
             _refuse_unknown(name, item, source)
     elif is_dataclass(result):
+        if not isinstance(value, dict):  # msgspec 0.19 takes a range for a value without fields
+            raise InvalidRequest(f"{name}: a JSON object is wanted, not {type(value).__name__}")
         known = {field.name: getattr(result, field.name) for field in fields(result)}
         for key, source in value.items():
             if key not in known:
