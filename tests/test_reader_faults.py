@@ -128,9 +128,10 @@ def test_death_of_the_reader_ends_all_its_tasks(
         engine.script(*steps)
     with VllmHttpAdapter(engine.url, max_concurrency=2) as adapter:
         adapter.engine_version()
-        streams = [adapter.submit(a_task()) for _ in range(3)]
-        posts(engine, 2)
+        streams = [adapter.submit(a_task())]
         assert [next(streams[0]).type, next(streams[0]).type] == ["started", "token"]
+        streams += [adapter.submit(a_task()) for _ in range(2)]
+        posts(engine, 2)
         dead = adapter._reader._loop.thread
 
         kill_the_reader(adapter, monkeypatch)
