@@ -37,6 +37,8 @@ class Desk:
         served: Those that a worker had.
     """
 
+    ending = False  # as a loop
+
     def __init__(self, world: World, *, places: int, pending: int) -> None:
         self.world = world
         self.runs: list[Run] = []
