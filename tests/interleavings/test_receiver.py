@@ -46,7 +46,8 @@ class Source:
             self.receiver.bell.ring()
             while not room and not self.receiver.over:
                 self.inbox.get()
-                room = not self.receiver.holds_back
+                self.receiver.resumed()
+                room = True
             if self.receiver.over:
                 return
         if self._last is not None:
